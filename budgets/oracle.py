@@ -1,0 +1,100 @@
+"""The meter: the only door to the teacher, and the only counter of what went through it."""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgets.budget import Budget
+
+
+class BudgetExhausted(Exception):
+    """The batch would cost more than what is left. Nothing was sent and nothing was charged."""
+
+
+class Oracle:
+    """Answers batches of images and charges each image, repeats included, before it is sent.
+
+    ask: float images N x C x H x W in [0, 1] -> class probabilities N x K.
+    shape, classes: (C, H, W) and K, what the documentation of an image API would tell.
+    """
+
+    __slots__ = ("__ask", "__distinct", "__spent", "budget", "classes", "shape")
+
+    def __init__(
+        self,
+        ask: Callable[[Tensor], Tensor],
+        budget: Budget,
+        *,
+        shape: tuple[int, int, int],
+        classes: int,
+    ) -> None:
+        self.budget = budget
+        self.shape = shape
+        self.classes = classes
+        self.__ask = ask
+        self.__spent = 0
+        self.__distinct: set[int] = set()
+
+    @property
+    def spent(self) -> int:
+        """Images charged so far."""
+        return self.__spent
+
+    @property
+    def remaining(self) -> int:
+        """Images that may still be sent."""
+        return self.budget.queries - self.__spent
+
+    @property
+    def distinct(self) -> int:
+        """Different images among those sent, told apart by a 64-bit hash of the bytes sent."""
+        return len(self.__distinct)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Ask the teacher about float images N x C x H x W in [0, 1].
+
+        Returns the top-1 classes, int64 of N, or the probabilities, float of N x K, as the budget
+        says, without a gradient. Raises BudgetExhausted when the budget does not cover all N, and
+        ValueError for what no image API would take; neither charges anything.
+        """
+        sent = self._as_sent(images)
+        if len(sent) > self.remaining:
+            raise BudgetExhausted(f"{len(sent)} images asked, {self.remaining} of {self.budget.queries} queries left")
+        self.__spent += len(sent)
+        self.__distinct.update(_fingerprints(sent))
+        probs = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach()
+        return probs.argmax(dim=1) if self.budget.answers == "labels" else probs
+
+    def _as_sent(self, images: Tensor) -> Tensor:
+        """A private copy of the images as they cross the wire: float32, or uint8 when the budget says so."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.shape or len(images) == 0:
+            raise ValueError(f"images of shape {tuple(images.shape)}: wanted N x {' x '.join(map(str, self.shape))}")
+        if not images.is_floating_point():
+            raise ValueError(f"images of {images.dtype}: wanted floats in [0, 1]")
+        low, high = (bound.item() for bound in images.detach().aminmax())
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"images between {low:.4g} and {high:.4g}: wanted [0, 1]")
+        sent = images.detach().to(torch.float32, copy=True)
+        return sent.mul_(255).round_().to(torch.uint8) if self.budget.inputs == "uint8" else sent
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count, to be carried over a restart."""
+        return {"spent": self.__spent, "distinct": torch.tensor(sorted(self.__distinct), dtype=torch.int64)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier count; a count above the budget raises ValueError."""
+        if not 0 <= state["spent"] <= self.budget.queries:
+            raise ValueError(f"{state['spent']} queries spent: wanted at most {self.budget.queries}")
+        self.__spent = state["spent"]
+        self.__distinct = set(state["distinct"].tolist())
+
+
+def _fingerprints(sent: Tensor) -> list[int]:
+    """A 64-bit hash of each image's bytes."""
+    rows = sent.contiguous().cpu().numpy()
+    digests = b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    return np.frombuffer(digests, dtype=np.int64).tolist()

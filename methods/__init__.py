@@ -1,0 +1,25 @@
+"""The methods: each a module that reads like its paper, listed here by name.
+
+A method module has
+
+- a docstring: the paper with a link, the idea, and *Differs from* what was published or released;
+- `ANSWERS`: the kinds of answer it can learn from, `"labels"`, `"probs"` or both;
+- `DATA`: `"none"`, or what it needs besides the oracle (`"train"`: the teacher's own training images);
+- `PROTOCOL`: `"anytime"` if its student after B queries does not depend on how many will follow, so
+  that one run gives the whole curve, else `"per_budget"`;
+- `Config`: its settings, frozen and typed, each default from one named table or script;
+- `distill(oracle, student, config, run)`: a generator that trains `student` in place and yields a few
+  figures after each round. It holds no test data, clock, logger, seed or query count: the oracle,
+  by raising BudgetExhausted, ends the loop.
+"""
+
+from types import ModuleType
+
+from methods import dfme, ideal, noise, real
+
+METHODS: dict[str, ModuleType] = {
+    "ideal": ideal,
+    "dfme": dfme,
+    "noise": noise,
+    "real": real,
+}

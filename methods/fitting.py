@@ -1,0 +1,58 @@
+"""The student recipe of the controls and references: a fixed pool, labelled once, and a fixed schedule."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from torch import nn
+
+from methods.augment import Augment, augment
+from methods.pool import Pool
+from methods.run import Run
+
+
+class Recipe(BaseModel, frozen=True, extra="forbid"):
+    """SGD with IDEAL's momentum and weight decay (released code, ideal.py), its rate falling to 0 along a cosine.
+
+    passes, min_steps: at least so many passes over the pool and so many steps, whichever is more, so
+    that a student of few images is trained to its end as well.
+    """
+
+    batch_size: int = Field(128, ge=1)
+    passes: int = Field(20, ge=1)
+    min_steps: int = Field(1000, ge=1)
+    lr: float = Field(0.05, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    augment: Augment = "none"
+    crop_padding: int = Field(4, ge=0)
+
+
+def optimizer_of(student: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """The recipe's optimizer, to be tracked beside the pool."""
+    return torch.optim.SGD(
+        student.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+
+
+def fit(
+    student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, recipe: Recipe, run: Run
+) -> Iterator[dict[str, float]]:
+    """Train on the labelled pool without a query; one round a pass."""
+    per_pass = math.ceil(len(pool) / recipe.batch_size)
+    passes = max(recipe.passes, math.ceil(recipe.min_steps / per_pass))
+    student.train()
+    for done in range(run.round, passes):
+        losses = []
+        for step, (images, answers) in enumerate(pool.batches(recipe.batch_size, run.rng), start=done * per_pass):
+            share = step / (passes * per_pass)
+            optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * share)) / 2
+            views = augment(images, recipe.augment, recipe.crop_padding, run.rng)
+            loss = F.cross_entropy(student(views), answers)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        yield {"loss": torch.stack(losses).mean().item()}

@@ -1,0 +1,66 @@
+"""What a method is given besides the oracle and its student."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Stateful(Protocol):
+    """Anything whose state can be saved and restored: optimizers, modules, a Pool."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
+
+
+class Run:
+    """The device, the randomness and the tracked state of one run of a method.
+
+    device: where the student lives and where images should be made.
+    rng: the device's seeded generator, to be passed to every random call; weight initialisation and
+        dropout, which take no generator, are seeded by the runner.
+    round: how many rounds are complete; 0 unless the run was resumed.
+    data: what a method whose `DATA` is not `"none"` asked for, float images in [0, 1]; else None.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        rng: torch.Generator,
+        *,
+        data: Tensor | None = None,
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        self.device = device
+        self.rng = rng
+        self.data = data
+        self.round: int = saved["round"] if saved else 0
+        self._saved = saved
+        self._parts: dict[str, Stateful] | None = None
+
+    def track(self, **parts: Stateful) -> None:
+        """Name the objects that make up the method's state, once, before the first round.
+
+        They are saved between rounds. In a resumed run this call puts them, and the random
+        generators, back to where they were, so the next thing a method does is the next round.
+        """
+        if self._parts is not None:
+            raise RuntimeError("run.track was called twice: name all parts in one call")
+        self._parts = parts
+        if self._saved is None:
+            return
+        for name, part in parts.items():
+            part.load_state_dict(self._saved["parts"][name])
+        torch.set_rng_state(self._saved["cpu_rng"])
+        self.rng.set_state(self._saved["rng"])
+        self._saved = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state between two rounds, for a later `Run(saved=...)`."""
+        return {
+            "round": self.round,
+            "parts": {name: part.state_dict() for name, part in (self._parts or {}).items()},
+            "cpu_rng": torch.get_rng_state(),
+            "rng": self.rng.get_state(),
+        }

@@ -1,0 +1,83 @@
+"""Small real parts that tests share: a teacher, a student, an oracle, a run of a method."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from budgets import Budget, BudgetExhausted, Oracle
+from methods import METHODS
+from methods.run import Run
+
+SHAPE = (1, 8, 8)
+CLASSES = 4
+CPU = torch.device("cpu")
+
+
+def linear_network(seed: int = 0, classes: int = CLASSES, shape: tuple[int, int, int] = SHAPE) -> nn.Module:
+    """A linear classifier with weights of a fixed seed, at a scale where all classes are met."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layer = nn.Linear(shape[0] * shape[1] * shape[2], classes)
+        nn.init.normal_(layer.weight, 0, 0.5)
+        nn.init.zeros_(layer.bias)
+        return nn.Sequential(nn.Flatten(), layer)
+
+
+def small_student(seed: int = 1) -> nn.Module:
+    """A convolution, batch norm and a linear layer: enough to have weights, buffers and modes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(SHAPE[0], 4, 3, padding=1, stride=2),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64, CLASSES),
+        )
+
+
+@dataclass
+class RecordingTeacher:
+    """A teacher in process that remembers the size of each batch it was sent."""
+
+    network: nn.Module = field(default_factory=linear_network)
+    calls: list[int] = field(default_factory=list)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.calls.append(len(images))
+        with torch.no_grad():
+            return self.network(images).softmax(dim=1)
+
+
+def make_oracle(
+    teacher: Callable[[Tensor], Tensor],
+    queries: int,
+    answers: str = "labels",
+    inputs: str = "float",
+    shape: tuple[int, int, int] = SHAPE,
+    classes: int = CLASSES,
+) -> Oracle:
+    return Oracle(teacher, Budget(queries, answers, inputs), shape=shape, classes=classes)  # type: ignore[arg-type]
+
+
+def make_run(seed: int = 0, data: Tensor | None = None) -> Run:
+    """A fresh run on the CPU, seeded as the runner seeds it."""
+    return Run(CPU, torch.manual_seed(seed), data=data)
+
+
+def distill_to_the_end(
+    name: str, teacher: Callable[[Tensor], Tensor], queries: int, answers: str, seed: int = 0, **settings: object
+) -> tuple[nn.Module, Oracle, int]:
+    """Run a method as the runner does. Returns the student, the oracle and the number of rounds."""
+    method = METHODS[name]
+    run = make_run(seed, data=torch.rand(400, *SHAPE, generator=torch.Generator().manual_seed(9)))
+    student, oracle, rounds = small_student(), make_oracle(teacher, queries, answers), 0
+    try:
+        for _ in method.distill(oracle, student, method.Config(**settings), run):
+            rounds += 1
+            run.round = rounds
+    except BudgetExhausted:
+        pass
+    return student, oracle, rounds
