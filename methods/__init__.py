@@ -15,11 +15,14 @@ A method module has
 
 from types import ModuleType
 
-from methods import dfme, ideal, noise, real
+from methods import dfme, disguide, dual_students, ideal, maze, noise, real
 
 METHODS: dict[str, ModuleType] = {
     "ideal": ideal,
     "dfme": dfme,
+    "maze": maze,
+    "disguide": disguide,
+    "dual_students": dual_students,
     "noise": noise,
     "real": real,
 }

@@ -14,6 +14,9 @@ from methods import METHODS
 SMALL: dict[str, dict[str, object]] = {
     "ideal": {"batch_size": 20, "generator_steps": 2, "generator_width": 4, "latent": 8, "crop_padding": 1},
     "dfme": {"batch_size": 10, "generator_width": 4, "latent": 8},
+    "maze": {"batch_size": 4, "directions": 2, "student_steps": 3, "replays": 2, "generator_width": 4, "latent": 8},
+    "disguide": {"batch_size": 10, "memory": 25, "generator_width": 4, "latent": 8},
+    "dual_students": {"batch_size": 10, "average_every": 2, "generator_width": 4, "latent": 8},
     "noise": {"recipe": {"min_steps": 5, "passes": 1, "batch_size": 32}},
     "real": {"recipe": {"min_steps": 5, "passes": 1, "batch_size": 32}},
 }

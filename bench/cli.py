@@ -1,0 +1,307 @@
+"""The commands, and the only place that prints."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import UsageError
+from budgets.budget import BudgetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.executors import Job
+    from bench.executors.local import Slot
+    from bench.grid import Grid, Planned
+
+# torch, pandas, mlflow and seaborn take seconds to import: each command imports what it needs.
+
+app = typer.Typer(
+    name="bench",
+    help="How good a student can each method train with Q queries to a black box and no data?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+GridName = Annotated[str, typer.Option("--grid", help="A shipped grid or a YAML file.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; globs, repeatable or with commas.")]
+Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only tasks on these data sets.")]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these entries or methods.")]
+Budgets = Annotated[list[str] | None, typer.Option("--budget", help="Only these budgets, such as 2.5k.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="How many seeds, or which: 5, or 3,4.")]
+Excludes = Annotated[list[str] | None, typer.Option("--exclude", help="Leave out AXIS=GLOB.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="METHOD.KEY=VALUE for every entry of that name.")]
+Data = Annotated[Path, typer.Option("--data", envvar="BENCH_DATA", help="Folder of the data sets.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its folder.")]
+Tracking = Annotated[str | None, typer.Option("--mlflow", help="Tracking URI, or 'off'; default: under --out.")]
+
+
+@app.command()
+def run(
+    grid: GridName = "digits",
+    task: Tasks = None,
+    dataset: Datasets = None,
+    method: Methods = None,
+    budget: Budgets = None,
+    seeds: Seeds = None,
+    exclude: Excludes = None,
+    settings: Settings = None,
+    data: Data = Path("data"),
+    out: Out = Path("runs"),
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run; default: the grid's.")] = None,
+    device: Device = "auto",
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes on the CPU; default: cores.")] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", help="Which GPUs, such as 0,1; default: all.")] = None,
+    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Processes on each GPU.")] = 1,
+    download: Annotated[bool, typer.Option("--download", help="Download missing data sets first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, and stop.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run stale cells again too.")] = False,
+    keep_students: Annotated[bool, typer.Option("--keep-students", help="Keep final students as models.")] = False,
+    mlflow: Tracking = None,
+) -> None:
+    """Run a grid, or what of it is missing, and report it."""
+    filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
+    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings)
+    console = _console()
+    where = _slots(device, jobs, gpus, per_gpu)
+    if download and not dry_run:
+        _download(chosen, data)
+    planned = _plan(chosen, out, data, device)
+    _show_plan(console, grid_name, planned, out, full=dry_run)
+    if dry_run:
+        return
+    from bench import execute
+    from bench.tracking import Follower, default_uri
+
+    folder = out / (name or grid_name)
+    _must_be_writable(folder)
+    teachers = execute.teacher_jobs(execute.untrained(planned, out), out, data)
+    failed = _work(console, "teachers", teachers, where, out, lambda: None)
+    if teachers:
+        planned = _plan(chosen, out, data, device)
+    execute.write_run(folder, name or grid_name, chosen, planned, out, where[0].device)
+    mirror = Follower(folder, mlflow or default_uri(out), lambda line: console.print(line, style="yellow"))
+    wanted = [item for item in planned if item.state not in ({"done"} if rerun else {"done", "stale"})]
+    cells = execute.cell_jobs(wanted, out, data, keep_student=keep_students)
+    failed += _work(console, "cells", cells, where, out, mirror.tick)
+    _report(console, folder)
+    mirror.finish()
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def plan(
+    grid: GridName = "digits",
+    task: Tasks = None,
+    dataset: Datasets = None,
+    method: Methods = None,
+    budget: Budgets = None,
+    seeds: Seeds = None,
+    exclude: Excludes = None,
+    settings: Settings = None,
+    data: Data = Path("data"),
+    out: Out = Path("runs"),
+    device: Device = "auto",
+) -> None:
+    """Show what `run` would do."""
+    filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
+    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings)
+    _slots(device, None, None, 1)
+    _show_plan(_console(), grid_name, _plan(chosen, out, data, device), out, full=True)
+
+
+@app.command()
+def status(run: RunName, out: Out = Path("runs")) -> None:
+    """Count a run's cells by state, and give the reasons of those that failed or cannot run."""
+    from bench import display
+    from results import curves
+
+    cells = curves.cells(_run_folder(run, out))
+    console = _console()
+    counts = cells["state"].value_counts()
+    console.print(f"{run}: {len(cells)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())})")
+    reasons = cells[cells["reason"].notna()].groupby(["state", "reason"]).size()
+    if len(reasons):
+        console.print(display.listing(["state", "runs", "reason"], [(s, n, r) for (s, r), n in reasons.items()]))
+
+
+@app.command()
+def report(run: RunName, out: Out = Path("runs")) -> None:
+    """Write a run's tables and figures anew from what is done."""
+    _report(_console(), _run_folder(run, out))
+
+
+@app.command()
+def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None:
+    """Bring MLflow up to what is on disk."""
+    from bench.tracking import Mirror, TrackingError, default_uri
+
+    folder = _run_folder(run, out)
+    uri = mlflow or default_uri(out)
+    try:
+        mirror = Mirror(folder, uri)
+        added = mirror.sync()
+        mirror.log_report()
+    except TrackingError as error:
+        raise UsageError(f"MLflow at {uri}: {error}") from error
+    _console().print(f"MLflow at {uri}: {added} cells added")
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|networks")]) -> None:
+    """List what there is."""
+    from bench import catalogue, display
+    from bench.errors import unknown
+
+    if what not in catalogue.LISTS:
+        raise unknown("list", what, catalogue.LISTS)
+    columns, rows = catalogue.LISTS[what]()
+    _console().print(display.listing(columns, rows))
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a cell failed, 2 bad input, 3 a fault of the harness, 130 interrupted."""
+    try:
+        app()
+    except (UsageError, BudgetError) as error:
+        _fail(2, f"bench: {error}")
+    except KeyboardInterrupt:
+        _fail(130, "bench: interrupted; the same command goes on where this one stopped")
+    except Exception:
+        _fail(3, f"{traceback.format_exc()}bench: this is a fault of the harness; what was done so far is kept")
+
+
+def _fail(code: int, message: str) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _grid(
+    name: str,
+    filters: dict[str, list[str] | None],
+    seeds: str | None,
+    exclude: list[str] | None,
+    settings: list[str] | None,
+) -> tuple[str, "Grid"]:
+    """The grid as filtered and set on the command line, and its name."""
+    from bench import grid
+
+    grid_name, chosen = grid.load(name)
+    chosen = grid.select(chosen, {axis: globs or [] for axis, globs in filters.items()}, exclude or [])
+    if seeds is not None:
+        chosen = chosen.model_copy(update={"seeds": grid.parse_seeds(seeds)})
+    return grid_name, grid.configure(chosen, settings or [])
+
+
+def _slots(device: str, jobs: int | None, gpus: str | None, per_gpu: int) -> "list[Slot]":
+    """Room for processes on the chosen devices; UsageError for a device that is not here."""
+    import torch
+
+    from bench.executors import local
+
+    if device not in {"auto", "cpu", "cuda"}:
+        raise UsageError(f"device {device!r}: wanted auto, cpu or cuda")
+    found = torch.cuda.device_count()
+    try:
+        wanted = list(range(found)) if gpus is None else [int(gpu) for gpu in gpus.split(",")]
+    except ValueError as error:
+        raise UsageError(f"gpus {gpus!r}: wanted numbers such as 0,1") from error
+    if (device == "cuda" and not found) or any(not 0 <= gpu < found for gpu in wanted):
+        raise UsageError(f"device {device}, gpus {gpus or 'all'}: this machine has {found} GPUs")
+    return local.slots(jobs, [] if device == "cpu" else wanted, per_gpu)
+
+
+def _plan(chosen: "Grid", out: Path, data: Path, device: str) -> "list[Planned]":
+    import torch
+
+    from bench import grid
+
+    planned = grid.plan(chosen, out, data, gpu=device == "cpu" or torch.cuda.is_available())
+    if not planned:
+        raise UsageError("nothing is left of the grid: the exclusions take every run out")
+    return planned
+
+
+def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Path, *, full: bool) -> None:
+    from bench import display, execute
+
+    console.print(display.plan(name, planned, execute.untrained(planned, out), full=full))
+
+
+def _download(chosen: "Grid", data: Path) -> None:
+    from bench.data import load
+    from bench.tasks import task_of
+
+    for name in dict.fromkeys(task_of(task).dataset for task in chosen.tasks):
+        load(name, data, download=True)
+
+
+def _work(
+    console: "Console", what: str, jobs: "list[Job]", where: "list[Slot]", out: Path, tick: Callable[[], None]
+) -> int:
+    """Run the jobs and show their progress; `tick` is called again and again. Returns how many failed."""
+    from bench import display, execute
+    from bench.executors import local
+
+    failed = 0
+    if jobs:
+        with display.Board(console, what, jobs) as board, closing(local.execute(jobs, where)) as events:
+            for event in events:
+                board.show(event)
+                if event is not None and event.kind == "failed":
+                    failed += 1
+                    execute.note_failure(event, out)
+                tick()
+    return failed
+
+
+def _report(console: "Console", folder: Path) -> None:
+    """Write the report and print its table, its paths, and what is lacking."""
+    from bench import display
+    from results import report
+
+    written = report.write(folder)
+    for table in display.summary(written.summary):
+        console.print(table)
+    lacking = written.cells[written.cells["state"] != "done"]
+    for (state, reason), n in lacking.fillna({"reason": ""}).groupby(["state", "reason"]).size().items():
+        console.print(f"not in these tables: {n} runs {state}{reason and ': '}{reason}", markup=False)
+    console.print(f"tables and figures:\n{display.paths([*written.tables, *written.figures])}", markup=False)
+
+
+def _run_folder(run: str, out: Path) -> Path:
+    """The folder of a run, given by name or path."""
+    from bench.errors import unknown
+
+    for folder in (out / run, Path(run)):
+        if (folder / "run.json").exists():
+            return folder
+    names = [path.parent.name for path in out.glob("*/run.json")]
+    if not names:
+        raise UsageError(f"no run {run!r}: there is no run in {out} yet; bench run makes one")
+    raise unknown("run", run, names)
+
+
+def _must_be_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise UsageError(f"output folder {folder} cannot be written: {error.strerror}; choose another with --out") from error

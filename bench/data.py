@@ -1,0 +1,123 @@
+"""Data sets as 8-bit tensors in three splits: train for teachers, validation kept apart, test for the curves alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: uint8 N x C x H x W. labels: int64 of N."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits do not overlap; the test split is the public one where there is one."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    read: (folder, download) -> the public training and test splits.
+    proof: a file below the data folder that is there when the data set is; None if it comes with a package.
+    validation: how many training images are kept apart.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    read: Callable[[Path, bool], tuple[Split, Split]]
+    proof: str | None
+    validation: int
+
+
+def load(name: str, folder: Path, *, download: bool = False) -> Dataset:
+    """Read a data set from `folder`, in torchvision's layout; raises UsageError where it is missing or broken."""
+    source = source_of(name)
+    if not download and (reason := missing(name, folder)):
+        raise UsageError(reason)
+    try:
+        public_train, test = source.read(folder, download)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UsageError(f"data set {name} in {folder} cannot be read: {error}") from error
+    order = torch.randperm(len(public_train), generator=torch.Generator().manual_seed(0))
+    kept, apart = order[source.validation :], order[: source.validation]
+    return Dataset(
+        train=Split(public_train.images[kept], public_train.labels[kept]),
+        validation=Split(public_train.images[apart], public_train.labels[apart]),
+        test=test,
+    )
+
+
+def missing(name: str, folder: Path) -> str | None:
+    """Why the data set cannot be read from `folder`, or None; a look for one file, nothing is read."""
+    proof = source_of(name).proof
+    if proof is None or (folder / proof).exists():
+        return None
+    return f"data set {name} is not in {folder} (no {proof}); give its folder with --data, or --download"
+
+
+def source_of(name: str) -> Source:
+    """The source of that name; raises UsageError for an unknown one."""
+    if name not in SOURCES:
+        raise unknown("data set", name, SOURCES)
+    return SOURCES[name]
+
+
+def _digits(folder: Path, download: bool) -> tuple[Split, Split]:
+    """The 8x8 digits inside scikit-learn, 17 grey levels: 1,797 images, of which we take 500 for testing."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+    labels = torch.from_numpy(bunch.target).long()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    test, train = order[:500], order[500:]
+    return Split(images[train], labels[train]), Split(images[test], labels[test])
+
+
+def _torchvision(name: str) -> Callable[[Path, bool], tuple[Split, Split]]:
+    """A reader for a data set class of torchvision whose images lie in `data` and labels in `targets`."""
+
+    def read(folder: Path, download: bool) -> tuple[Split, Split]:
+        from torchvision import datasets
+
+        train, test = (getattr(datasets, name)(folder, train=train, download=download) for train in (True, False))
+        return _split(train.data, train.targets), _split(test.data, test.targets)
+
+    return read
+
+
+def _split(images: object, labels: object) -> Split:
+    """From N x H x W or N x H x W x C, array or tensor, to a Split."""
+    pixels = torch.as_tensor(images)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Split(pixels, torch.as_tensor(labels).long())
+
+
+SOURCES = {
+    "digits": Source((1, 8, 8), 10, _digits, None, validation=130),
+    "mnist": Source((1, 28, 28), 10, _torchvision("MNIST"), "MNIST/raw/train-images-idx3-ubyte", validation=5_000),
+    "fmnist": Source(
+        (1, 28, 28), 10, _torchvision("FashionMNIST"), "FashionMNIST/raw/train-images-idx3-ubyte", validation=5_000
+    ),
+    "cifar10": Source((3, 32, 32), 10, _torchvision("CIFAR10"), "cifar-10-batches-py/data_batch_1", validation=5_000),
+}

@@ -1,0 +1,167 @@
+"""What the commands show: plans, tables and the progress of a run, as things rich can print."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.executors import Event, Job
+from bench.grid import Planned
+
+HEARTBEAT = 30.0  # seconds between plain lines
+
+
+def plan(name: str, planned: list[Planned], teachers: Iterable[str], *, full: bool) -> Group:
+    """How many runs in which state, queries in all, teachers to train, and what cannot run, with its reason."""
+    runnable = [item for item in planned if not item.reason]
+    states = Counter(item.state for item in planned)
+    lines: list[Any] = [
+        f"grid {name}: {len(planned):,} runs ({', '.join(f'{n:,} {state}' for state, n in states.items())})",
+        f"queries: {sum(item.budget.queries for item in planned):,} in all, "
+        f"{sum(item.budget.queries for item in runnable if item.state != 'done'):,} of them still to ask here",
+    ]
+    if teachers := list(teachers):
+        lines.append(f"teachers to train first: {', '.join(teachers)}")
+    for (task, reason), n in Counter((item.task, item.reason) for item in planned if item.reason).items():
+        lines.append(f"cannot run here: {task}, {n:,} runs: {reason}")
+    return Group(*lines, *([_plan_table(planned)] if full else []))
+
+
+def _plan_table(planned: list[Planned]) -> Table:
+    table = Table("task", "method", "answers", "inputs", "protocol", "budgets", "seeds", "state", box=None)
+    groups: dict[tuple[str, ...], list[Planned]] = {}
+    for item in planned:
+        key = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
+        groups.setdefault(key, []).append(item)
+    for key, items in groups.items():
+        budgets = sorted({n for item in items for n in item.budgets})
+        states = Counter(item.state for item in items)
+        table.add_row(
+            *key,
+            " ".join(short(n) for n in budgets),
+            str(len({item.seed for item in items})),
+            ", ".join(f"{n} {state}" for state, n in states.items()),
+        )
+    return table
+
+
+def summary(frame: pd.DataFrame) -> list[Table]:
+    """One table for each task and track: method x budget, each with mean, spread, n, queries spent, distinct images."""
+    tables = []
+    for (task, answers, inputs), track in frame.groupby(["task", "answers", "inputs"], sort=False):
+        title = f"{task}, {answers}, {inputs} inputs: test accuracy % ± spread over seeds"
+        table = Table("method", "protocol", "budget", "accuracy", "n", "agreement", "spent", "distinct", title=title)
+        table.title_justify = "left"
+        previous = None
+        for row in track.itertuples():
+            new = row.method != previous
+            table.add_row(
+                row.method if new else "",
+                row.protocol if new else "",
+                short(row.budget),
+                _percent(row.accuracy, row.spread),
+                str(row.n),
+                _percent(row.agreement, row.agreement_spread),
+                f"{row.queries:,.0f}",
+                f"{row.distinct:,.0f}",
+                end_section=False,
+            )
+            previous = row.method
+        tables.append(table)
+    return tables
+
+
+def listing(columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
+    """A plain table."""
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+def short(queries: float) -> str:
+    """2500 -> 2.5k, 20000000 -> 20M."""
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if queries >= size:
+            return f"{queries / size:g}{suffix}"
+    return f"{queries:g}"
+
+
+class Board:
+    """The progress of jobs: a live table on a terminal, plain lines with a heartbeat elsewhere."""
+
+    def __init__(self, console: Console, what: str, jobs: Sequence[Job]) -> None:
+        self._console, self._what, self._total = console, what, len(jobs)
+        self._ended = 0
+        self._started: dict[str, float] = {}
+        self._latest: dict[str, float] = {}
+        self._last_line = time.monotonic()
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=console)
+            self._overall = self._progress.add_task(what, total=len(jobs))
+
+    def __enter__(self) -> "Board":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def show(self, event: Event | None) -> None:
+        """Take in an event, or None when only time has passed."""
+        if event is not None:
+            self._take(event)
+        if not self._progress and self._started and time.monotonic() - self._last_line > HEARTBEAT:
+            running = ", ".join(f"{key} at {self._latest.get(key, 0):,.3g}" for key in self._started)
+            self._say(f"{self._ended}/{self._total} {self._what}; running: {running}")
+
+    def _take(self, event: Event) -> None:
+        key = event.job.key
+        if event.kind == "started":
+            self._started[key] = time.monotonic()
+            if self._progress:
+                self._bars[key] = self._progress.add_task(f"  {key}", total=event.job.size)
+        elif event.kind == "progress":
+            self._latest[key] = event.detail[0]
+            if self._progress:
+                self._progress.update(self._bars[key], completed=event.detail[0])
+        else:
+            self._end(event)
+
+    def _end(self, event: Event) -> None:
+        key = event.job.key
+        self._ended += 1
+        seconds = time.monotonic() - self._started.pop(key)
+        if self._progress:
+            self._progress.remove_task(self._bars.pop(key))
+            self._progress.advance(self._overall)
+        if event.kind == "failed":
+            self._say(f"FAILED {key}: {event.detail}")
+        elif not self._progress:
+            self._say(f"{self._ended}/{self._total} {key} ({seconds:.1f} s)")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._last_line = time.monotonic()
+
+
+def paths(files: Iterable[Path]) -> str:
+    """Paths relative to the working directory where they lie below it."""
+    here = Path.cwd()
+    return "\n".join(f"  {file.relative_to(here) if file.is_relative_to(here) else file}" for file in files)
+
+
+def _percent(mean: float, spread: float) -> str:
+    return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread == spread else "")

@@ -1,0 +1,118 @@
+"""From a plan to jobs, and from a plan to the run folder that reports are made of."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import __version__, teachers
+from bench.cell import ROOT, Cell, code_version
+from bench.executors import Event, Job
+from bench.grid import Grid, Planned
+from bench.run import CellFailed, run_cell
+from bench.tasks import Task, task_of
+from methods import METHODS
+from results.store import Busy, write_json
+
+
+def untrained(planned: Iterable[Planned], root: Path) -> dict[str, Task]:
+    """The teachers that the runnable part of the plan still lacks, folder name -> a task that has it."""
+    tasks = [task_of(name) for name in dict.fromkeys(item.task for item in planned if not item.reason)]
+    return {teachers.folder_of(task, root).name: task for task in tasks if teachers.record_of(task, root) is None}
+
+
+def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path) -> list[Job]:
+    """One job for each teacher; it reports the share done."""
+    return [Job(f"teacher {name}", train_teacher, (task, root, data_folder)) for name, task in missing.items()]
+
+
+def cell_jobs(planned: Iterable[Planned], root: Path, data_folder: Path, *, keep_student: bool) -> list[Job]:
+    """One job for each cell of the plan, largest budgets first, so that no long one is left to the end."""
+    cells = {item.cell.name(): item.cell for item in planned if item.cell}
+    largest_first = sorted(cells.items(), key=lambda named: -named[1].budget.queries)
+    return [
+        Job(name, work_on_cell, (cell, root, data_folder, keep_student), size=cell.budget.queries)
+        for name, cell in largest_first
+    ]
+
+
+def train_teacher(
+    task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[..., None]
+) -> None:
+    """The job of a teacher."""
+    teachers.train(task, root, data_folder, device, report)
+
+
+def work_on_cell(
+    cell: Cell, root: Path, data_folder: Path, keep_student: bool, device: torch.device, report: Callable[..., None]
+) -> None:
+    """The job of a cell; it reports queries spent and the method's figures."""
+    try:
+        run_cell(cell, root, data_folder, device, report, keep_student=keep_student)
+    except Busy as error:
+        raise CellFailed("another process is running this cell") from error
+
+
+def note_failure(event: Event, root: Path) -> None:
+    """Leave the reason of a cell whose process died before it could write one itself."""
+    folder = root / "cells" / event.job.key
+    if folder.is_dir() and not (folder / "failed.json").exists():
+        write_json(folder / "failed.json", {"reason": str(event.detail), "traceback": None})
+
+
+def write_run(folder: Path, name: str, grid: Grid, planned: list[Planned], root: Path, device: str) -> None:
+    """Write run.json: the grid, one entry for each run it asks for, its teachers, and where the numbers come from."""
+    tasks = dict.fromkeys(item.task for item in planned)
+    records = {task: teachers.record_of(task_of(task), root) for task in tasks}
+    write_json(
+        folder / "run.json",
+        {
+            "grid": name,
+            "definition": grid.model_dump(mode="json"),
+            "teachers": {task: record and asdict(record) for task, record in records.items()},
+            "provenance": provenance(device),
+            "entries": [entry(item) for item in planned],
+        },
+    )
+
+
+def entry(item: Planned) -> dict[str, Any]:
+    """A planned run as plain values. method: its label in the grid; kind: its name in METHODS."""
+    return {
+        "task": item.task,
+        "answers": item.budget.answers,
+        "inputs": item.budget.inputs,
+        "method": item.label,
+        "kind": item.method,
+        "data": METHODS[item.method].DATA,
+        "protocol": item.protocol,
+        "seed": item.seed,
+        "budget": item.budget.queries,
+        "budgets": item.budgets,
+        "config": item.config,
+        "cell": item.cell.name() if item.cell else None,
+        "reason": item.reason,
+    }
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Command, code and versions, for whoever wants to repeat or cite the run."""
+    packages = ("torch", "torchvision", "numpy", "pandas", "mlflow")
+    git = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return {
+        "command": shlex.join(["bench", *sys.argv[1:]]),
+        "bench": __version__,
+        "code": code_version(),
+        "commit": git.stdout.strip() or None,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {os.cpu_count()} cores",
+    }

@@ -1,0 +1,308 @@
+"""A grid: a YAML file that names tasks, methods, budgets and seeds, and the plan of cells it stands for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from bench import data, teachers
+from bench.cell import Cell, canonical_config, code_version
+from bench.errors import UsageError, unknown
+from bench.tasks import Task, task_of
+from budgets import Answers, Budget, BudgetError, Inputs, parse_queries
+from methods import METHODS
+from results.store import read_json
+
+SHIPPED = Path(__file__).with_name("grids")
+AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
+
+
+class Entry(BaseModel, frozen=True, extra="forbid"):
+    """A named way to run a method. method: the name in METHODS, if the entry's own name is another."""
+
+    method: str = ""
+    config: dict[str, Any] = {}
+
+
+class Grid(BaseModel, frozen=True, extra="forbid"):
+    """The file as written. Every method meets every task, budget, input kind, seed, and each kind of answer it can use."""
+
+    description: str
+    tasks: list[str] = Field(min_length=1)
+    methods: dict[str, Entry] = Field(min_length=1)
+    budgets: list[int] = Field(min_length=1)
+    answers: list[Answers] = list(get_args(Answers))
+    inputs: list[Inputs] = ["float"]
+    seeds: list[int] = Field(min_length=1)
+    per_budget: bool = False
+    exclude: list[dict[str, str]] = []
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _bare_names(cls, methods: Any) -> Any:
+        return {name: entry or {} for name, entry in methods.items()} if isinstance(methods, dict) else methods
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _parse_budgets(cls, budgets: Any) -> Any:
+        return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _parse_seeds(cls, seeds: Any) -> Any:
+        return parse_seeds(seeds)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run that the grid asks for, or the reason why it cannot be.
+
+    label: the entry's name in the grid. budgets: the budgets whose points this run gives, the largest
+    being its own. cell: None while the teacher is untrained. reason: why it cannot run here, or None.
+    """
+
+    label: str
+    task: str
+    method: str
+    config: str
+    budget: Budget
+    budgets: tuple[int, ...]
+    seed: int
+    cell: Cell | None = None
+    reason: str | None = None
+    state: str = "to do"
+
+    @property
+    def protocol(self) -> str:
+        """`anytime` where one run answers for several budgets, else `per_budget`."""
+        return METHODS[self.method].PROTOCOL if len(self.budgets) > 1 else "per_budget"
+
+
+def load(name: str) -> tuple[str, Grid]:
+    """The grid of that name among those shipped, or of that file. Returns its short name as well."""
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = SHIPPED / f"{name}.yaml"
+        if not path.exists():
+            raise unknown("grid", name, shipped())
+    try:
+        content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise UsageError(f"grid {path}: wanted a mapping with {', '.join(Grid.model_fields)}")
+        return path.stem, Grid(**content)
+    except OSError as error:
+        raise UsageError(f"grid {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UsageError(f"grid {path}: {one_line(error, Grid.model_fields)}") from error
+
+
+def shipped() -> list[str]:
+    """The names of the grids that come with the harness."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def parse_seeds(seeds: Any) -> Any:
+    """`3` or `"3"` means seeds 0, 1 and 2; `"4,7"` or a list means those."""
+    if isinstance(seeds, str) and "," in seeds:
+        seeds = [int(seed) if seed.strip().isdigit() else seed for seed in seeds.split(",")]
+    if isinstance(seeds, str) and seeds.strip().isdigit():
+        seeds = int(seeds)
+    count = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1
+    listed = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds) and seeds
+    if not count and not listed:
+        raise BudgetError(f"seeds {seeds!r}: wanted how many, 1 or more, or a list such as 0,1,2")
+    return list(range(seeds)) if count else sorted(set(seeds))
+
+
+def configure(grid: Grid, settings: Iterable[str]) -> Grid:
+    """The grid with `METHOD.KEY=VALUE` settings put into every entry that METHOD, a glob over labels and methods, names."""
+    entries = {label: entry.model_dump() for label, entry in grid.methods.items()}
+    for setting in settings:
+        path, separator, value = setting.partition("=")
+        pattern, *keys = path.split(".")
+        if not separator or not keys:
+            raise UsageError(f"setting {setting!r}: wanted METHOD.KEY=VALUE")
+        chosen = [label for label in entries if _matches(pattern, label, grid.methods[label].method or label)]
+        if not chosen:
+            raise unknown("method", pattern, entries)
+        for label in chosen:
+            _put(entries[label]["config"], keys, yaml.safe_load(value))
+    return grid.model_copy(update={"methods": {label: Entry(**entry) for label, entry in entries.items()}})
+
+
+def select(grid: Grid, filters: Mapping[str, Iterable[str]], exclude: Iterable[str] = ()) -> Grid:
+    """The part of the grid that the filters, axis -> globs, leave; raises UsageError for a glob that matches nothing."""
+    update: dict[str, Any] = {}
+    for axis, globs in filters.items():
+        wanted = [glob for text in globs for glob in text.split(",")]
+        if wanted and axis in {"task", "dataset"}:
+            update["tasks"] = _filter(axis, update.get("tasks", grid.tasks), wanted, _names_of(axis))
+        elif wanted and axis == "method":
+            kept = _filter(axis, list(grid.methods), wanted, lambda label: (label, grid.methods[label].method))
+            update["methods"] = {label: grid.methods[label] for label in kept}
+        elif wanted and axis == "budget":
+            update["budgets"] = _filter(axis, grid.budgets, [_budget_glob(glob) for glob in wanted], lambda n: (str(n),))
+    exclusions = []
+    for text in exclude:
+        axis, separator, glob = text.partition("=")
+        if not separator:
+            raise UsageError(f"exclude {text!r}: wanted AXIS=GLOB with an axis of {', '.join(AXES)}")
+        exclusions.append({axis: glob})
+    return grid.model_copy(update={**update, "exclude": [*grid.exclude, *exclusions]})
+
+
+def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planned]:
+    """Every run of the grid in a fixed order, with its cell and state where those can be known, or its reason.
+
+    gpu: whether tasks that want a GPU may run.
+    """
+    configs = {label: _config(label, entry) for label, entry in grid.methods.items()}
+    exclusions = [_exclusion(rule) for rule in grid.exclude]
+    states = _States(root / "cells")
+    planned = []
+    for task_name in grid.tasks:
+        task = task_of(task_name)
+        reason = _obstacle(task, data_folder, gpu)
+        record = teachers.record_of(task, root)
+        for label, (method, config) in configs.items():
+            for budget, budgets in _budgets(grid, method):
+                for seed in grid.seeds:
+                    item = Planned(label, task_name, method, config, budget, budgets, seed, reason=reason)
+                    item = _without(item, task, exclusions)
+                    if item is not None:
+                        planned.append(_with_cell(item, record, states))
+    return planned
+
+
+def one_line(error: ValidationError, known: Iterable[str] = ()) -> str:
+    """The first complaint of pydantic in one line, with the nearest known names for an unknown key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return str(unknown("key", where, known))
+    message = str(first["msg"]).removeprefix("Value error, ")
+    given = f", given {first['input']!r}" if first["type"] not in {"value_error", "missing"} else ""
+    return f"{where}: {message}{given}"
+
+
+def _config(label: str, entry: Entry) -> tuple[str, str]:
+    """The method an entry names and its whole config as canonical JSON."""
+    method = entry.method or label
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    try:
+        return method, canonical_config(method, entry.config)
+    except ValidationError as error:
+        raise UsageError(f"method {label}: {one_line(error, METHODS[method].Config.model_fields)}") from error
+
+
+def _budgets(grid: Grid, method: str) -> Iterable[tuple[Budget, tuple[int, ...]]]:
+    """The budgets to run a method under, each with the points it answers for."""
+    from bench.run import MARKS
+
+    shared = METHODS[method].PROTOCOL == "anytime" and not grid.per_budget
+    largest = max(grid.budgets)
+    for answers in (kind for kind in grid.answers if kind in METHODS[method].ANSWERS):
+        for inputs in grid.inputs:
+            along = tuple(n for n in grid.budgets if shared and (n in MARKS or n == largest))
+            for queries in (n for n in grid.budgets if n not in along):
+                yield Budget(queries, answers, inputs), (queries,)
+            if along:
+                yield Budget(largest, answers, inputs), along
+
+
+def _obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
+    """Why no cell of the task can run here, or None."""
+    if task.gpu and not gpu:
+        return "no GPU here; --device cpu runs it all the same"
+    return data.missing(task.dataset, data_folder)
+
+
+def _exclusion(rule: dict[str, str]) -> dict[str, str]:
+    for axis in rule:
+        if axis not in AXES:
+            raise unknown("axis to exclude by", axis, AXES)
+    return rule
+
+
+def _without(item: Planned, task: Task, exclusions: list[dict[str, str]]) -> Planned | None:
+    """The run without the budgets that a rule excludes, or None if nothing is left of it."""
+    if not exclusions:
+        return item
+    kept = tuple(n for n in item.budgets if not any(_hits(rule, item, task, n) for rule in exclusions))
+    if not kept:
+        return None
+    return replace(item, budgets=kept, budget=replace(item.budget, queries=max(kept)))
+
+
+def _hits(rule: dict[str, str], item: Planned, task: Task, queries: int) -> bool:
+    values = {
+        "task": (item.task,),
+        "dataset": (task.dataset,),
+        "method": (item.label, item.method),
+        "budget": (str(queries),),
+        "answers": (item.budget.answers,),
+        "inputs": (item.budget.inputs,),
+        "seed": (str(item.seed),),
+    }
+    return all(_matches(_budget_glob(glob) if axis == "budget" else glob, *values[axis]) for axis, glob in rule.items())
+
+
+def _with_cell(item: Planned, record: teachers.TeacherRecord | None, states: "_States") -> Planned:
+    if item.reason or record is None:
+        return replace(item, state="cannot run" if item.reason else "to do")
+    cell = Cell(item.task, item.method, item.config, item.budget, item.seed, record.hash)
+    return replace(item, cell=cell, state=states.of(cell))
+
+
+class _States:
+    """The states of cells on disk; the folder is listed once, so that a large plan of new cells costs no look-ups."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+    def of(self, cell: Cell) -> str:
+        if not self._names or (name := cell.name()) not in self._names:
+            return "to do"
+        folder = self._folder / name
+        if (folder / "done.json").exists():
+            return "done" if read_json(folder / "done.json")["code"] == code_version() else "stale"
+        if (folder / "failed.json").exists():
+            return "failed"
+        return "started" if (folder / "checkpoint.pt").exists() else "to do"
+
+
+def _names_of(axis: str) -> Any:
+    return (lambda name: (name,)) if axis == "task" else (lambda name: (task_of(name).dataset,))
+
+
+def _filter(axis: str, values: list[Any], wanted: list[str], names: Any) -> list[Any]:
+    """The values one of whose names matches one of the globs; each glob must match something."""
+    for glob in wanted:
+        if not any(_matches(glob, *names(value)) for value in values):
+            raise unknown(axis, glob, {name for value in values for name in names(value) if name})
+    return [value for value in values if any(_matches(glob, *names(value)) for glob in wanted)]
+
+
+def _matches(glob: str, *names: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names if name)
+
+
+def _budget_glob(text: str) -> str:
+    """A budget as it is written in plans, or the glob itself."""
+    return text if any(mark in text for mark in "*?[") else str(parse_queries(text))
+
+
+def _put(config: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        config = config.setdefault(key, {})
+    config[keys[-1]] = value
+
+

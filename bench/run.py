@@ -1,0 +1,204 @@
+"""run_cell: where task, teacher, oracle, student and method meet, and a curve comes out."""
+
+import copy
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench import checkpoint, data, networks, teachers
+from bench.cell import Cell, code_version
+from bench.errors import UsageError
+from bench.tasks import task_of
+from budgets import BudgetExhausted, Oracle
+from methods import METHODS
+from methods.run import Run
+from results.store import digest, lock, read_json, write_json
+
+Report = Callable[[int, dict[str, float]], None]
+_STEPS = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
+MARKS = tuple(step * 10**power for power in range(8) for step in _STEPS)
+
+
+class CellFailed(Exception):
+    """The cell ended without a result; the reason is its message, and in failed.json."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment between two rounds. spent, distinct: the meter's counts. figures: what the method yielded."""
+
+    round: int = 0
+    spent: int = 0
+    distinct: int = 0
+    figures: dict[str, float] | None = None
+
+
+def run_cell(
+    cell: Cell,
+    root: Path,
+    data_folder: Path,
+    device: torch.device,
+    report: Report = lambda spent, figures: None,
+    *,
+    checkpoint_seconds: float = 20.0,
+    keep_student: bool = False,
+) -> None:
+    """Run a cell to its end, from its checkpoint if it has one, and leave its files under `root`.
+
+    Raises CellFailed where there is no result, and results.store.Busy where another process is at it.
+    """
+    folder = root / "cells" / cell.name()
+    with lock(folder):
+        if is_done(folder):
+            return
+        (folder / "done.json").unlink(missing_ok=True)
+        (folder / "failed.json").unlink(missing_ok=True)
+        write_json(folder / "cell.json", {**cell.identity(), "code": code_version()})
+        try:
+            _Running(cell, folder, root, data_folder, device, report).to_the_end(checkpoint_seconds, keep_student)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, UsageError | ValueError) else str(error)
+            write_json(folder / "failed.json", {"reason": reason, "traceback": traceback.format_exc()})
+            raise CellFailed(reason) from error
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the cell in the folder was finished by this version of the code."""
+    done = folder / "done.json"
+    return done.exists() and read_json(done)["code"] == code_version()
+
+
+class Exam:
+    """The test images, their true labels and the teacher's own answers, which pass no meter."""
+
+    def __init__(self, test: data.Split, teacher: nn.Module) -> None:
+        self.test = test
+        self.teacher_answers = teachers.predict(teacher, test.images)
+
+    def measure(self, student: nn.Module) -> dict[str, float]:
+        """Accuracy and agreement of a student in eval mode."""
+        answers = teachers.predict(student, self.test.images)
+        return {"accuracy": _share(answers == self.test.labels), "agreement": _share(answers == self.teacher_answers)}
+
+
+class _Running:
+    """The state of a running cell, all of which a checkpoint carries over.
+
+    A point at budget B is the student of the last round whose queries are at most B. Only the next
+    round shows which that was, so `measured` keeps a copy of the student as it was after each round.
+    """
+
+    def __init__(
+        self, cell: Cell, folder: Path, root: Path, data_folder: Path, device: torch.device, report: Report
+    ) -> None:
+        task = task_of(cell.task)
+        source, dataset = data.source_of(task.dataset), data.load(task.dataset, data_folder)
+        teacher = teachers.load(task, root, device)
+        if teachers.content_hash(teacher) != cell.teacher:
+            raise UsageError(f"the teacher of {cell.task} is no longer {cell.teacher}; plan again")
+        self.cell, self.folder, self.report, self.started = cell, folder, report, time.monotonic()
+        self.method = METHODS[cell.method]
+        self.exam = Exam(dataset.test.to(device), teacher)
+        self.oracle = Oracle(teachers.black_box(teacher), cell.budget, shape=source.shape, classes=source.classes)
+        self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(), device) or {}
+        # One seed for the weights, so that all methods start from the same student, another for the method.
+        torch.manual_seed(cell.seed)
+        self.student = networks.build(task.student, source.shape, source.classes).to(device)
+        torch.manual_seed(int(digest(f"method {cell.seed}")[:15], 16))
+        images = dataset.train.images.to(device).float().div(255) if self.method.DATA == "train" else None
+        self.method_run = Run(device, _default_generator(device), data=images, saved=self.saved.get("run"))
+        if self.saved:
+            self.oracle.load_state_dict(self.saved["oracle"])
+            self.student.load_state_dict(self.saved["student"])
+        self.measured = copy.deepcopy(self.student).eval()
+        self.progress = Progress(**self.saved.get("progress", {}))
+        self.points: list[dict[str, Any]] = self.saved.get("points", [])
+        self.seconds_before: float = self.saved.get("seconds", 0.0)
+
+    def to_the_end(self, checkpoint_seconds: float, keep_student: bool) -> None:
+        """Round after round until the method or its budget ends, then the done mark."""
+        config = self.method.Config.model_validate_json(self.cell.config)
+        last_checkpoint = time.monotonic()
+        try:
+            for figures in self.method.distill(self.oracle, self.student, config, self.method_run):
+                self._end_round(figures)
+                if time.monotonic() - last_checkpoint >= checkpoint_seconds:
+                    self._save()
+                    last_checkpoint = time.monotonic()
+        except BudgetExhausted:
+            pass  # the end of every method; what it did since its last round is no round
+        if not self.progress.round:
+            raise CellFailed(f"{self.cell.budget.queries} queries do not cover one round of {self.cell.method}")
+        self._measure(up_to=self.cell.budget.queries)
+        self._finish(keep_student)
+
+    def _end_round(self, figures: dict[str, float]) -> None:
+        self._measure(up_to=self.oracle.spent - 1)
+        self.method_run.round += 1
+        self.measured.load_state_dict(self.student.state_dict())
+        self.progress = Progress(self.method_run.round, self.oracle.spent, self.oracle.distinct, figures)
+        self.report(self.oracle.spent, figures)
+
+    def _measure(self, up_to: int) -> None:
+        """Add the points at all marks up to that many queries which the last round's student stands for."""
+        after = max((point["budget"] for point in self.points), default=0)
+        marks = [mark for mark in self._marks() if after < mark <= up_to and mark >= self.progress.spent]
+        if not marks or not self.progress.round:
+            return
+        result = self.exam.measure(self.measured)
+        self.points += [{"budget": mark, **asdict(self.progress), **result} for mark in marks]
+        write_json(self.folder / "curve.json", self.points)
+
+    def _marks(self) -> list[int]:
+        """The budgets at which a point is due: a student trained for one budget answers for no other."""
+        budget = self.cell.budget.queries
+        mid_run = MARKS if self.method.PROTOCOL == "anytime" else ()
+        return [mark for mark in mid_run if mark < budget] + [budget]
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.folder / "checkpoint.pt",
+            {
+                "code": code_version(),
+                "student": self.student.state_dict(),
+                "oracle": self.oracle.state_dict(),
+                "run": self.method_run.state_dict(),
+                "progress": asdict(self.progress),
+                "points": self.points,
+                "seconds": self._seconds(),
+            },
+        )
+
+    def _finish(self, keep_student: bool) -> None:
+        if keep_student:
+            checkpoint.save(self.folder / "student.pt", self.measured.state_dict())
+        totals = {
+            "spent": self.oracle.spent,
+            "distinct": self.oracle.distinct,
+            "rounds": self.progress.round,
+            "seconds": self._seconds(),
+            "code": code_version(),
+        }
+        write_json(self.folder / "done.json", totals)
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+
+def _share(agree: Tensor) -> float:
+    return agree.double().mean().item()
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    """The generator that unnamed random calls on the device draw from, so that all randomness has one source."""
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()
+    return torch.cuda.default_generators[device.index or 0]

@@ -1,0 +1,206 @@
+"""The MLflow mirror: what is on disk, shown in MLflow. Written by one process, and only ever added to."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from results.store import read_json
+
+T = TypeVar("T")
+KEY = "bench.cell"  # the tag by which a cell's run is found again
+
+
+class TrackingError(Exception):
+    """The tracking server cannot be reached or refuses; the disk holds everything, so `bench sync` can follow later."""
+
+
+def default_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or an SQLite file among the results."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+class Mirror:
+    """One experiment for a run folder, one flat run for each finished or failed cell, one for the report.
+
+    Raises TrackingError from every method when the server does not answer.
+    """
+
+    def __init__(self, run: Path, uri: str) -> None:
+        for name, value in (("REQUEST_TIMEOUT", "10"), ("REQUEST_MAX_RETRIES", "1")):
+            os.environ.setdefault(f"MLFLOW_HTTP_{name}", value)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self._run = run
+        run.mkdir(parents=True, exist_ok=True)
+        self._client = MlflowClient(tracking_uri=uri)
+        self._experiment = _guard(self._open_experiment, uri)
+        self._mirrored = _guard(self._find_runs)
+
+    def sync(self) -> int:
+        """Add every finished or failed cell that is not there yet; returns how many were added."""
+        plan = read_json(self._run / "run.json")
+        added = 0
+        for entry in plan["entries"]:
+            record = self._record(entry)
+            if record is not None and self._mirrored.get(entry["cell"]) != record["stamp"]:
+                _guard(self._log_cell, plan["grid"], entry, record)
+                self._mirrored[entry["cell"]] = record["stamp"]
+                added += 1
+        return added
+
+    def log_report(self) -> None:
+        """Put the run's figures and tables, as they are now, where MLflow shows them."""
+        _guard(self._log_report)
+
+    def _open_experiment(self, uri: str) -> str:
+        name = self._run.name
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # A local store would put artifacts beside the working directory; a server knows its own place.
+        local = uri.startswith("sqlite:")
+        place = (self._run.parent / "mlflow-artifacts" / name).resolve().as_uri() if local else None
+        return str(self._client.create_experiment(name, artifact_location=place))
+
+    def _find_runs(self) -> dict[str, str]:
+        """Cell -> the stamp under which it is mirrored."""
+        found: dict[str, str] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+            found |= {run.data.tags[KEY]: run.data.tags.get("bench.stamp", "") for run in page if KEY in run.data.tags}
+            token = page.token
+            if not token:
+                return found
+
+    def _record(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+        """What the disk says of a cell's end, with a stamp that changes when it is run again; None if it has not ended."""
+        folder = self._run.parent / "cells" / str(entry["cell"])
+        for file, state in (("done.json", "done"), ("failed.json", "failed")):
+            if (folder / file).exists():
+                record = read_json(folder / file)
+                curve = read_json(folder / "curve.json") if state == "done" else []
+                stamp = f"{state} {record.get('code')} {(folder / file).stat().st_mtime_ns}"
+                return {"state": state, "totals": record, "curve": curve, "stamp": stamp, "folder": folder}
+        return None
+
+    def _log_cell(self, grid: str, entry: dict[str, Any], record: dict[str, Any]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        stale = self._client.search_runs([self._experiment], filter_string=f"tags.`{KEY}` = '{entry['cell']}'")
+        for run in stale:
+            self._client.delete_run(run.info.run_id)
+        name = f"{entry['method']} {entry['task']} {entry['budget']} {entry['answers']} s{entry['seed']}"
+        run = self._client.create_run(self._experiment, run_name=name, tags={KEY: entry["cell"]})
+        settings = _flat(json.loads(entry["config"]))
+        facts = ("task", "method", "kind", "answers", "inputs", "protocol", "seed", "budget")
+        tags = {"grid": grid, "state": record["state"], **{key: entry[key] for key in facts}}
+        if record["state"] == "failed":
+            tags["reason"] = record["totals"]["reason"]
+        points = {point["spent"]: point for point in record["curve"]}
+        at = run.info.start_time
+        metrics = [
+            Metric(name, point[name], at, step)
+            for step, point in points.items()
+            for name in ("accuracy", "agreement", "distinct")
+        ]
+        totals = [Metric(key, record["totals"][key], at, 0) for key in ("spent", "seconds") if key in record["totals"]]
+        for batch in [metrics[i : i + 900] for i in range(0, len(metrics), 900)] or [[]]:
+            self._client.log_batch(run.info.run_id, metrics=batch)
+        self._client.log_batch(
+            run.info.run_id,
+            metrics=totals,
+            params=[Param(key, str(value)) for key, value in settings.items()],
+            tags=[RunTag(key, str(value)) for key, value in tags.items()],
+        )
+        if (record["folder"] / "student.pt").exists():
+            self._log_student(run.info.run_id, entry, record["folder"])
+        # The stamp comes last: a run that broke off half-way has none, and is made anew.
+        self._client.set_tag(run.info.run_id, "bench.stamp", record["stamp"])
+        self._client.set_terminated(run.info.run_id, "FINISHED" if record["state"] == "done" else "FAILED")
+
+    def _log_student(self, run_id: str, entry: dict[str, Any], folder: Path) -> None:
+        """The final student as an MLflow model: images in, logits out."""
+        import mlflow
+        import torch
+
+        from bench import data, networks
+        from bench.tasks import task_of
+
+        task = task_of(entry["task"])
+        source = data.source_of(task.dataset)
+        student = networks.build(task.student, source.shape, source.classes)
+        student.load_state_dict(torch.load(folder / "student.pt", map_location="cpu", weights_only=True))
+        mlflow.set_tracking_uri(self._client.tracking_uri)
+        images = torch.zeros(1, *source.shape).numpy()
+        with mlflow.start_run(run_id=run_id), torch.no_grad():
+            logits = student.eval()(torch.from_numpy(images)).numpy()
+            signature = mlflow.models.infer_signature(images, logits)
+            mlflow.pytorch.log_model(student, name="student", signature=signature)
+
+    def _log_report(self) -> None:
+        tag = "bench.report"
+        found = self._client.search_runs([self._experiment], filter_string=f"tags.`{tag}` = 'yes'", max_results=1)
+        run = found[0] if found else self._client.create_run(self._experiment, run_name="report", tags={tag: "yes"})
+        for folder in ("tables", "figures"):
+            if (self._run / folder).is_dir():
+                self._client.log_artifacts(run.info.run_id, str(self._run / folder), folder)
+        self._client.log_artifact(run.info.run_id, str(self._run / "run.json"))
+        self._client.set_terminated(run.info.run_id)
+
+
+def _guard(call: Callable[..., T], *arguments: Any) -> T:
+    """The call, with whatever a client may raise about its server made a TrackingError of one line."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        return call(*arguments)
+    except (MlflowException, RequestException, OSError) as error:
+        raise TrackingError(" ".join(str(error).split())[:200]) from error
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `outer.inner` keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+class Follower:
+    """Mirrors a run while it goes on. A dead server costs one warning, told to `warn`, and nothing else."""
+
+    EVERY = 60.0  # seconds
+
+    def __init__(self, run: Path, uri: str, warn: Callable[[str], None]) -> None:
+        self._run, self._uri, self._warn = run, uri, warn
+        self._mirror: Mirror | None = None
+        self._next = time.monotonic() + self.EVERY
+        self._dead = uri == "off"
+
+    def tick(self) -> None:
+        """Catch up if a minute has passed."""
+        if time.monotonic() >= self._next:
+            self._catch_up(report=False)
+            self._next = time.monotonic() + self.EVERY
+
+    def finish(self) -> None:
+        """Catch up, and put the report there."""
+        self._catch_up(report=True)
+
+    def _catch_up(self, *, report: bool) -> None:
+        if self._dead:
+            return
+        try:
+            self._mirror = self._mirror or Mirror(self._run, self._uri)
+            self._mirror.sync()
+            if report:
+                self._mirror.log_report()
+        except TrackingError as error:
+            self._dead = True
+            self._warn(f"MLflow at {self._uri} does not answer, results are on disk: bench sync later ({error})")

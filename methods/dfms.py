@@ -1,0 +1,250 @@
+"""DFMS: towards data-free model stealing in a hard label setting (Sanyal, Addepalli, Babu, CVPR 2022), synthetic prior.
+
+https://arxiv.org/abs/2204.11022, code https://github.com/val-iisc/Hard-Label-Model-Stealing
+
+A GAN learns to make images like a *prior* set, here random shapes drawn by the method itself. The
+student is first trained on shapes and generated images with the teacher's answers. Then generator and student
+take turns: the student learns the teacher's answers to fresh images, and the generator is
+pushed towards images that the student spreads evenly over the classes.
+
+Scales to the task: shapes are sized in shares of the image; the images labelled before the turns are
+capped at half the budget; batches are capped by it.
+
+Differs from the paper: its text was not at hand, so the defaults are those of the released code.
+Differs from the released code:
+    two of its five stages are left out: fine-tuning the generator for diversity (weight 10) and training the student anew
+    on shapes and the images of that generator;
+    shapes are drawn afresh for each batch at twice the size and averaged 2 x 2, grey in all channels, where it draws
+    50,000 of them once on 100 x 100 pixels, blurs over 4 x 4 and keeps every third pixel of one channel;
+    circles are not drawn, only rectangles, ellipses and triangles;
+    generator and discriminator are those of 32 x 32 made for any multiple of 4: the DFME family's up-sampling
+    trunk and two strided convolutions, where it has three transposed and four strided ones;
+    views are cropped and mirrored throughout, where it uses AutoAugment when they take turns;
+    the learning rate rises over the first 1/15 of the turns, where its schedule has 0 in the second epoch of 150;
+    probabilities are learnt with the same cross-entropy; its code has labels only;
+    no 40,000 queries for validation: the student after the last turn is the result, not the best of
+    several moving averages.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from torch import Generator, Tensor, nn
+
+from budgets import Oracle
+from methods.augment import Augment, augment
+from methods.generators import Shape, UpsamplingGenerator, ideal_generator
+from methods.ideal import reset
+from methods.pool import Pool, to_8_bits
+from methods.run import Run
+
+ANSWERS = ("labels", "probs")
+DATA = "none"
+PROTOCOL = "per_budget"
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Defaults: run_synthetic_resnet.sh and the defaults of the programs it calls."""
+
+    batch_size: int = Field(64, ge=1)
+    shapes: int = Field(50, ge=1)
+    shape_sizes: tuple[float, float] = (0.05, 0.1)  # smallest and largest side, in shares of the image's
+    gan_passes: int = Field(200, ge=0)
+    gan_images: int = Field(50_000, ge=1)  # in one pass
+    latent: int = Field(100, ge=1)
+    generator_width: int = Field(64, ge=1)
+    discriminator_width: int = Field(64, ge=1)
+    gan_lr: float = Field(2e-4, gt=0)
+    initial_images: int = Field(50_000, ge=2)  # half of them shapes, half generated
+    initial_passes: int = Field(200, ge=1)
+    initial_batch_size: int = Field(128, ge=1)
+    initial_lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.01, gt=0)
+    warm_up: float = Field(1 / 15, gt=0, le=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    diversity_weight: float = Field(500.0, ge=0)
+    augment: Augment = "crop_flip"
+    crop_padding: int = Field(4, ge=0)
+
+
+@dataclass
+class Gan:
+    """A generator and a discriminator, each with its optimizer."""
+
+    generator: UpsamplingGenerator
+    discriminator: nn.Sequential
+    generator_optimizer: torch.optim.Adam
+    discriminator_optimizer: torch.optim.Adam
+
+
+def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
+    """Rounds: `gan_passes` without a query, `initial_passes` over the first images, then one for each turn of a batch."""
+    gan, pool = make_gan(oracle.shape, config, run), Pool()
+    optimizer = torch.optim.SGD(
+        student.parameters(), lr=config.initial_lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    run.track(**vars(gan), optimizer=optimizer, pool=pool)
+    for _ in range(run.round, config.gan_passes):
+        yield train_gan(gan, oracle.shape, config, run)
+    initial = min(config.initial_images, (oracle.budget.queries + 1) // 2)
+    while oracle.spent < initial:
+        images = initial_images(min(config.batch_size, initial - oracle.spent), gan, oracle.shape, config, run)
+        pool.add(images, oracle(images))
+    for done in range(max(run.round - config.gan_passes, 0), config.initial_passes):
+        optimizer.param_groups[0]["lr"] = config.initial_lr * cosine(done / config.initial_passes)
+        yield {"loss": train_on_pool(student, optimizer, pool, config, run)}
+    batch_size = min(config.batch_size, max(oracle.budget.queries - initial, 1))
+    while True:
+        yield take_turns(batch_size, initial, gan, oracle, student, optimizer, config, run)
+
+
+def make_gan(shape: Shape, config: Config, run: Run) -> Gan:
+    """DCGAN's discriminator and, for its generator, the trunk of `methods.generators`; weights from N(0, 0.02)."""
+    channels, height, width = shape
+    wide = config.discriminator_width
+    generator = ideal_generator(config.latent, config.generator_width, shape).to(run.device)
+    discriminator = nn.Sequential(
+        nn.Conv2d(channels, wide, 4, stride=2, padding=1, bias=False),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(wide, 2 * wide, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(2 * wide),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(2 * wide * (height // 4) * (width // 4), 1),
+    ).to(run.device)
+    optimizers = (
+        torch.optim.Adam(network.apply(reset).parameters(), lr=config.gan_lr, betas=(0.5, 0.999))
+        for network in (generator, discriminator)
+    )
+    return Gan(generator, discriminator, *optimizers)
+
+
+def train_gan(gan: Gan, shape: Shape, config: Config, run: Run) -> dict[str, float]:
+    """Stage 1, one pass without a query: the generator learns to make images like the shapes."""
+    gan.generator.train()
+    for _ in range(max(config.gan_images // config.batch_size, 1)):
+        fake = generate(config.batch_size, gan, config, run)
+        loss = gan_step(gan, fake, random_shapes(config.batch_size, shape, config, run.rng))
+    return {"discriminator_loss": loss.item()}
+
+
+def gan_step(gan: Gan, fake: Tensor, real: Tensor, penalty: Tensor | float = 0.0) -> Tensor:
+    """A step of the generator on its adversarial loss plus `penalty`, then one of the discriminator, whose loss is returned."""
+    loss = binary_loss(gan.discriminator(fake), real=True) + penalty
+    gan.generator_optimizer.zero_grad()
+    loss.backward()
+    gan.generator_optimizer.step()
+    loss = binary_loss(gan.discriminator(real), real=True) + binary_loss(gan.discriminator(fake.detach()), real=False)
+    gan.discriminator_optimizer.zero_grad()
+    loss.backward()
+    gan.discriminator_optimizer.step()
+    return loss.detach()
+
+
+def initial_images(n: int, gan: Gan, shape: Shape, config: Config, run: Run) -> Tensor:
+    """Stage 2: n images, half of them shapes and half generated."""
+    gan.generator.eval()
+    with torch.no_grad():
+        generated = generate(n // 2, gan, config, run)
+    return to_8_bits(torch.cat([random_shapes(n - n // 2, shape, config, run.rng), generated]))
+
+
+def train_on_pool(student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, config: Config, run: Run) -> float:
+    """Stage 2: one pass over the first images; the answer to an image is kept for its views. Returns the mean loss."""
+    student.train()
+    losses = []
+    for images, answers in pool.batches(config.initial_batch_size, run.rng):
+        loss = F.cross_entropy(student(augment(images, config.augment, config.crop_padding, run.rng)), answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean().item()
+
+
+def take_turns(
+    batch_size: int,
+    initial: int,
+    gan: Gan,
+    oracle: Oracle,
+    student: nn.Module,
+    optimizer: torch.optim.SGD,
+    config: Config,
+    run: Run,
+) -> dict[str, float]:
+    """Stage 3: the student learns the answers to views of fresh images, then the generator learns from the student."""
+    gan.generator.train()
+    fake = generate(batch_size, gan, config, run)
+    views = augment(fake.detach(), config.augment, config.crop_padding, run.rng)
+    answers = oracle(views)
+    share = (oracle.spent - initial) / (oracle.budget.queries - initial)
+    optimizer.param_groups[0]["lr"] = config.lr * min(share / config.warm_up, 1) * cosine(share)
+    student.train()
+    loss = F.cross_entropy(student(views), answers)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    student.eval()
+    diversity = diversity_loss(student(fake))
+    gan_step(gan, fake, random_shapes(batch_size, oracle.shape, config, run.rng), config.diversity_weight * diversity)
+    return {"loss": loss.item(), "diversity_loss": diversity.item()}
+
+
+def diversity_loss(logits: Tensor) -> Tensor:
+    """Sum of p log p for p the mean prediction of the batch: least, -log K, when it is even. logits: N x K."""
+    mean = logits.softmax(dim=1).mean(dim=0)
+    return (mean * (mean + 1e-5).log()).sum()
+
+
+def random_shapes(n: int, shape: Shape, config: Config, rng: Generator) -> Tensor:
+    """The prior: images n x C x H x W of `shapes` random grey shapes on a random grey ground, alike in all channels."""
+    channels, height, width = shape
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(n, *size, generator=rng, device=rng.device)
+
+    low, high = config.shape_sizes
+    kinds = (3 * uniform(config.shapes)).long()
+    sizes = low + (high - low) * uniform(config.shapes, 2)
+    images = paint(kinds, uniform(config.shapes, 2), sizes, uniform(config.shapes + 1), height, width)
+    return images.expand(-1, channels, -1, -1)
+
+
+def paint(kinds: Tensor, centres: Tensor, sizes: Tensor, tones: Tensor, height: int, width: int) -> Tensor:
+    """Grey images N x 1 x height x width of S shapes each, later ones over earlier ones, edges softened.
+
+    kinds: N x S, 0 a rectangle, 1 an ellipse, 2 a triangle pointing up. centres, sizes: N x S x 2, down and across,
+    in shares of the image. tones: N x (S + 1) in [0, 1], the ground's first.
+    """
+    down, across = ((torch.arange(2 * side, device=kinds.device) + 0.5) / (2 * side) for side in (height, width))
+    kinds, centres, sizes = kinds[..., None, None], centres[..., None, None], sizes[..., None, None]
+    v = (down[:, None] - centres[:, :, 0]) / (sizes[:, :, 0] / 2)
+    u = (across - centres[:, :, 1]) / (sizes[:, :, 1] / 2)
+    box = (u.abs() <= 1) & (v.abs() <= 1)
+    ellipse = u**2 + v**2 <= 1
+    triangle = box & (u.abs() <= (1 + v) / 2)
+    inside = torch.where(kinds == 0, box, torch.where(kinds == 1, ellipse, triangle))
+    order = torch.arange(1, kinds.shape[1] + 1, device=kinds.device)[:, None, None]
+    top = (inside * order).amax(dim=1)
+    return F.avg_pool2d(tones.gather(1, top.flatten(1)).view(-1, 1, 2 * height, 2 * width), 2)
+
+
+def generate(n: int, gan: Gan, config: Config, run: Run) -> Tensor:
+    """n fresh images."""
+    images: Tensor = gan.generator(torch.randn(n, config.latent, generator=run.rng, device=run.device))
+    return images
+
+
+def binary_loss(verdicts: Tensor, *, real: bool) -> Tensor:
+    """Cross-entropy of the discriminator's logits to all real or all generated."""
+    return F.binary_cross_entropy_with_logits(verdicts, torch.full_like(verdicts, float(real)))
+
+
+def cosine(share: float) -> float:
+    """From 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,1 @@
+"""What runs leave behind: files on disk, tidy frames, statistics, figures, reports."""

@@ -1,0 +1,123 @@
+"""Tidy frames of a run: one row a run, one row a point, one row a mean over seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from results.statistics import area_over_log, interval, queries_to_reach, spread
+from results.store import read_json
+
+SETTING = ["task", "answers", "inputs", "method"]
+TARGETS = (0.5, 0.75, 0.9)
+
+
+def cells(run: Path) -> pd.DataFrame:
+    """One row for each run that was planned: its setting, seed, budget, state, reason, and totals where it is done.
+
+    spent, distinct: what the meter counted over the whole run, the last unfinished round included.
+    """
+    plan = read_json(run / "run.json")
+    rows = [{**entry, **_totals(run.parent / "cells", entry)} for entry in plan["entries"]]
+    columns = [*SETTING, "kind", "data", "protocol", "seed", "budget", "state", "reason", "cell", "config"]
+    totals = ["spent", "distinct", "rounds", "seconds", "code"]
+    return pd.DataFrame(rows).reindex(columns=[*columns, *totals])
+
+
+def points(run: Path) -> pd.DataFrame:
+    """One row for each budget that a finished run answers for.
+
+    budget: the budget that was asked about; `listed` where the grid names it, the others lie between.
+    queries: what the student had cost at its last round within that budget. claimed: the images its
+    method had made for it, which is what papers that count images and not questions report.
+    optimistic: the best accuracy on test data at any point so far, which no one could have chosen.
+    """
+    plan = read_json(run / "run.json")
+    rows: list[dict[str, Any]] = []
+    for entry in plan["entries"]:
+        folder = run.parent / "cells" / str(entry["cell"])
+        if not (folder / "done.json").exists():
+            continue
+        best = 0.0
+        for point in read_json(folder / "curve.json"):
+            best = max(best, point["accuracy"])
+            rows.append(
+                {
+                    **{key: entry[key] for key in (*SETTING, "kind", "data", "protocol", "seed", "cell")},
+                    "budget": point["budget"],
+                    "listed": point["budget"] in entry["budgets"],
+                    "queries": point["spent"],
+                    "distinct": point["distinct"],
+                    "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
+                    "round": point["round"],
+                    "accuracy": point["accuracy"],
+                    "agreement": point["agreement"],
+                    "optimistic": best,
+                }
+            )
+    columns = [*SETTING, "kind", "data", "protocol", "seed", "cell", "budget", "listed", "queries", "distinct"]
+    measured = ["claimed", "round", "accuracy", "agreement", "optimistic"]
+    return pd.DataFrame(rows, columns=[*columns, *measured])
+
+
+def summary(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more."""
+    rows = []
+    for key, group in points.groupby([*SETTING, "protocol", "budget"], sort=False):
+        low, high = interval(group["accuracy"])
+        rows.append(
+            {
+                **dict(zip([*SETTING, "protocol", "budget"], key, strict=True)),
+                "accuracy": group["accuracy"].mean(),
+                "spread": spread(group["accuracy"]),
+                "n": len(group),
+                "low": low,
+                "high": high,
+                "agreement": group["agreement"].mean(),
+                "agreement_spread": spread(group["agreement"]),
+                "optimistic": group["optimistic"].mean(),
+                "queries": group["queries"].mean(),
+                "distinct": group["distinct"].mean(),
+                "claimed": group["claimed"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame:
+    """For each setting, over its listed budgets: area under accuracy over log queries, and queries to reach a share of the teacher.
+
+    teachers: task -> the teacher's test accuracy. Each seed is a curve; the figures are means over
+    seeds, with n, and with how many seeds reached each target.
+    """
+    rows = []
+    for key, group in points[points["listed"]].groupby(SETTING, sort=False):
+        row: dict[str, Any] = dict(zip(SETTING, key, strict=True))
+        curves = [curve.sort_values("budget") for _, curve in group.groupby("seed")]
+        areas = [area_over_log(curve["budget"], curve["accuracy"]) for curve in curves]
+        row |= {"area": sum(areas) / len(areas), "area_spread": spread(areas), "n": len(areas)}
+        for share in TARGETS:
+            target = share * teachers[row["task"]]
+            needed = pd.Series([queries_to_reach(target, curve["budget"], curve["accuracy"]) for curve in curves])
+            name = f"queries_to_{share:.0%}".replace("%", "")
+            row |= {name: needed.mean() if needed.notna().all() else float("nan"), f"{name}_seeds": needed.count()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def teacher_accuracies(run: Path) -> dict[str, float]:
+    """Task -> its teacher's test accuracy, for the tasks whose teacher is trained."""
+    teachers = read_json(run / "run.json")["teachers"]
+    return {task: record["test_accuracy"] for task, record in teachers.items() if record}
+
+
+def _totals(cells: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """The state of an entry as it is on disk now, with its totals or its reason."""
+    folder = cells / str(entry["cell"])
+    if (folder / "done.json").exists():
+        return {"state": "done", **read_json(folder / "done.json")}
+    if (folder / "failed.json").exists():
+        return {"state": "failed", "reason": read_json(folder / "failed.json")["reason"]}
+    if entry["reason"]:
+        return {"state": "cannot run"}
+    return {"state": "started" if (folder / "checkpoint.pt").exists() else "to do"}
