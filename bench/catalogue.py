@@ -13,7 +13,7 @@ Listing = tuple[list[str], list[list[object]]]
 
 
 def methods() -> Listing:
-    """Each method with its paper, the answers it can learn from, its protocol, its data and where its defaults are from."""
+    """Each method: its paper, the answers it learns from, its protocol, what data it needs, whence its defaults."""
     return ["method", "paper", "answers", "protocol", "data", "defaults"], [
         [name, _first_line(module), " ".join(module.ANSWERS), module.PROTOCOL, module.DATA, _first_line(module.Config)]
         for name, module in METHODS.items()

@@ -129,9 +129,9 @@ def status(run: RunName, out: Out = Path("runs")) -> None:
     console = _console()
     counts = cells["state"].value_counts()
     console.print(f"{run}: {len(cells)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())})")
-    reasons = cells[cells["reason"].notna()].groupby(["state", "reason"]).size()
+    reasons = cells.groupby(["state", "reason"]).size().reset_index(name="runs")
     if len(reasons):
-        console.print(display.listing(["state", "runs", "reason"], [(s, n, r) for (s, r), n in reasons.items()]))
+        console.print(display.listing(["state", "reason", "runs"], reasons.itertuples(index=False)))
 
 
 @app.command()
@@ -169,7 +169,7 @@ def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|netwo
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a cell failed, 2 bad input, 3 a fault of the harness, 130 interrupted."""
+    """Exit codes: 0 all done, 1 a cell failed, 2 bad input, 3 a fault of the harness, 130 interrupted."""
     try:
         app()
     except (UsageError, BudgetError) as error:
@@ -280,8 +280,8 @@ def _report(console: "Console", folder: Path) -> None:
     for table in display.summary(written.summary):
         console.print(table)
     lacking = written.cells[written.cells["state"] != "done"]
-    for (state, reason), n in lacking.fillna({"reason": ""}).groupby(["state", "reason"]).size().items():
-        console.print(f"not in these tables: {n} runs {state}{reason and ': '}{reason}", markup=False)
+    for state, reason, n in lacking.fillna({"reason": "-"}).groupby(["state", "reason"]).size().reset_index().values:
+        console.print(f"not in these tables: {n} runs {state}: {reason}", markup=False)
     console.print(f"tables and figures:\n{display.paths([*written.tables, *written.figures])}", markup=False)
 
 
@@ -304,4 +304,5 @@ def _must_be_writable(folder: Path) -> None:
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
     except OSError as error:
-        raise UsageError(f"output folder {folder} cannot be written: {error.strerror}; choose another with --out") from error
+        reason = error.strerror or error
+        raise UsageError(f"output folder {folder} cannot be written: {reason}; choose another with --out") from error

@@ -82,7 +82,7 @@ def source_of(name: str) -> Source:
     return SOURCES[name]
 
 
-def _digits(folder: Path, download: bool) -> tuple[Split, Split]:
+def _digits(folder: Path, download: bool) -> tuple[Split, Split]:  # noqa: ARG001 - the shape of all readers
     """The 8x8 digits inside scikit-learn, 17 grey levels: 1,797 images, of which we take 500 for testing."""
     from sklearn.datasets import load_digits
 

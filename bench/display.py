@@ -38,7 +38,7 @@ def _plan_table(planned: list[Planned]) -> Table:
     table = Table("task", "method", "answers", "inputs", "protocol", "budgets", "seeds", "state", box=None)
     groups: dict[tuple[str, ...], list[Planned]] = {}
     for item in planned:
-        key = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
+        key: tuple[str, ...] = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
         groups.setdefault(key, []).append(item)
     for key, items in groups.items():
         budgets = sorted({n for item in items for n in item.budgets})
@@ -60,20 +60,19 @@ def summary(frame: pd.DataFrame) -> list[Table]:
         table = Table("method", "protocol", "budget", "accuracy", "n", "agreement", "spent", "distinct", title=title)
         table.title_justify = "left"
         previous = None
-        for row in track.itertuples():
-            new = row.method != previous
+        for row in track.to_dict("records"):
+            new = row["method"] != previous
             table.add_row(
-                row.method if new else "",
-                row.protocol if new else "",
-                short(row.budget),
-                _percent(row.accuracy, row.spread),
-                str(row.n),
-                _percent(row.agreement, row.agreement_spread),
-                f"{row.queries:,.0f}",
-                f"{row.distinct:,.0f}",
-                end_section=False,
+                row["method"] if new else "",
+                row["protocol"] if new else "",
+                short(row["budget"]),
+                _percent(row["accuracy"], row["spread"]),
+                str(row["n"]),
+                _percent(row["agreement"], row["agreement_spread"]),
+                f"{row['queries']:,.0f}",
+                f"{row['distinct']:,.0f}",
             )
-            previous = row.method
+            previous = row["method"]
         tables.append(table)
     return tables
 

@@ -44,9 +44,7 @@ def cell_jobs(planned: Iterable[Planned], root: Path, data_folder: Path, *, keep
     ]
 
 
-def train_teacher(
-    task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[..., None]
-) -> None:
+def train_teacher(task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[..., None]) -> None:
     """The job of a teacher."""
     teachers.train(task, root, data_folder, device, report)
 

@@ -22,14 +22,18 @@ AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
-    """A named way to run a method. method: the name in METHODS, if the entry's own name is another."""
+    """A named way to run a method. method: the name in METHODS, if the entry's own name is another.
+
+    answers: the tracks it enters, if not all that the grid has and the method can use.
+    """
 
     method: str = ""
     config: dict[str, Any] = {}
+    answers: list[Answers] = list(get_args(Answers))
 
 
 class Grid(BaseModel, frozen=True, extra="forbid"):
-    """The file as written. Every method meets every task, budget, input kind, seed, and each kind of answer it can use."""
+    """The file as written: every method meets every task, budget, input kind and seed, and the answers it can use."""
 
     description: str
     tasks: list[str] = Field(min_length=1)
@@ -121,7 +125,7 @@ def parse_seeds(seeds: Any) -> Any:
 
 
 def configure(grid: Grid, settings: Iterable[str]) -> Grid:
-    """The grid with `METHOD.KEY=VALUE` settings put into every entry that METHOD, a glob over labels and methods, names."""
+    """The grid with `METHOD.KEY=VALUE` put into every entry whose label or method the glob METHOD matches."""
     entries = {label: entry.model_dump() for label, entry in grid.methods.items()}
     for setting in settings:
         path, separator, value = setting.partition("=")
@@ -137,7 +141,7 @@ def configure(grid: Grid, settings: Iterable[str]) -> Grid:
 
 
 def select(grid: Grid, filters: Mapping[str, Iterable[str]], exclude: Iterable[str] = ()) -> Grid:
-    """The part of the grid that the filters, axis -> globs, leave; raises UsageError for a glob that matches nothing."""
+    """The part of the grid that the filters (axis -> globs) leave; UsageError for a glob that matches nothing."""
     update: dict[str, Any] = {}
     for axis, globs in filters.items():
         wanted = [glob for text in globs for glob in text.split(",")]
@@ -147,7 +151,8 @@ def select(grid: Grid, filters: Mapping[str, Iterable[str]], exclude: Iterable[s
             kept = _filter(axis, list(grid.methods), wanted, lambda label: (label, grid.methods[label].method))
             update["methods"] = {label: grid.methods[label] for label in kept}
         elif wanted and axis == "budget":
-            update["budgets"] = _filter(axis, grid.budgets, [_budget_glob(glob) for glob in wanted], lambda n: (str(n),))
+            globs = [_budget_glob(glob) for glob in wanted]
+            update["budgets"] = _filter(axis, grid.budgets, globs, lambda n: (str(n),))
     exclusions = []
     for text in exclude:
         axis, separator, glob = text.partition("=")
@@ -171,12 +176,11 @@ def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planne
         reason = _obstacle(task, data_folder, gpu)
         record = teachers.record_of(task, root)
         for label, (method, config) in configs.items():
-            for budget, budgets in _budgets(grid, method):
+            for budget, budgets in _budgets(grid, method, grid.methods[label].answers):
                 for seed in grid.seeds:
                     item = Planned(label, task_name, method, config, budget, budgets, seed, reason=reason)
-                    item = _without(item, task, exclusions)
-                    if item is not None:
-                        planned.append(_with_cell(item, record, states))
+                    if left := _without(item, task, exclusions):
+                        planned.append(_with_cell(left, record, states))
     return planned
 
 
@@ -202,13 +206,13 @@ def _config(label: str, entry: Entry) -> tuple[str, str]:
         raise UsageError(f"method {label}: {one_line(error, METHODS[method].Config.model_fields)}") from error
 
 
-def _budgets(grid: Grid, method: str) -> Iterable[tuple[Budget, tuple[int, ...]]]:
+def _budgets(grid: Grid, method: str, tracks: list[Answers]) -> Iterable[tuple[Budget, tuple[int, ...]]]:
     """The budgets to run a method under, each with the points it answers for."""
     from bench.run import MARKS
 
     shared = METHODS[method].PROTOCOL == "anytime" and not grid.per_budget
     largest = max(grid.budgets)
-    for answers in (kind for kind in grid.answers if kind in METHODS[method].ANSWERS):
+    for answers in (kind for kind in grid.answers if kind in tracks and kind in METHODS[method].ANSWERS):
         for inputs in grid.inputs:
             along = tuple(n for n in grid.budgets if shared and (n in MARKS or n == largest))
             for queries in (n for n in grid.budgets if n not in along):
@@ -304,5 +308,3 @@ def _put(config: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         config = config.setdefault(key, {})
     config[keys[-1]] = value
-
-

@@ -26,7 +26,7 @@ def lenet5(shape: Shape, classes: int) -> nn.Module:
 
 
 def lenet_bn(shape: Shape, classes: int) -> nn.Module:
-    """The network IDEAL's released code calls LeNet (nets.py, CNN): convolutions of 16 and 32 with batch norm, one dense."""
+    """What IDEAL's released code calls LeNet (nets.py, CNN): convolutions of 16 and 32 with batch norm, one dense."""
     blocks: list[nn.Module] = []
     for into, out in ((shape[0], 16), (16, 32)):
         blocks += [nn.Conv2d(into, out, 5, padding=2), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
@@ -103,7 +103,7 @@ def resnet(*blocks: int) -> Callable[[Shape, int], nn.Module]:
     def build(shape: Shape, classes: int) -> nn.Module:
         from torchvision.models.resnet import BasicBlock, ResNet
 
-        network = ResNet(BasicBlock, list(blocks), num_classes=classes)
+        network: nn.Module = ResNet(BasicBlock, list(blocks), num_classes=classes)
         network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()

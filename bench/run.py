@@ -44,7 +44,7 @@ def run_cell(
     root: Path,
     data_folder: Path,
     device: torch.device,
-    report: Report = lambda spent, figures: None,
+    report: Report = lambda *_: None,
     *,
     checkpoint_seconds: float = 20.0,
     keep_student: bool = False,
@@ -63,7 +63,8 @@ def run_cell(
         try:
             _Running(cell, folder, root, data_folder, device, report).to_the_end(checkpoint_seconds, keep_student)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, UsageError | ValueError) else str(error)
+            expected = isinstance(error, UsageError | ValueError | CellFailed)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
             write_json(folder / "failed.json", {"reason": reason, "traceback": traceback.format_exc()})
             raise CellFailed(reason) from error
 

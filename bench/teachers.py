@@ -60,7 +60,7 @@ class Teacher(nn.Module):
 
 @dataclass(frozen=True)
 class TeacherRecord:
-    """What is known of a trained teacher without loading it. hash: of its weights; accuracies on both held-out splits."""
+    """What is known of a trained teacher without loading it: its content hash, accuracy on both held-out splits."""
 
     hash: str
     validation_accuracy: float
@@ -82,9 +82,8 @@ def record_of(task: Task, root: Path) -> TeacherRecord | None:
 def load(task: Task, root: Path, device: torch.device) -> Teacher:
     """The trained teacher, frozen, in eval mode; raises UsageError if its weights are not those on record."""
     source, folder = data.source_of(task.dataset), folder_of(task, root)
-    teacher = Teacher(
-        networks.build(task.teacher, source.shape, source.classes), *(torch.zeros(source.shape[0], 1, 1),) * 2
-    )
+    mean, std = torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1)
+    teacher = Teacher(networks.build(task.teacher, source.shape, source.classes), mean, std)
     record = record_of(task, root)
     try:
         teacher.load_state_dict(torch.load(folder / "teacher.pt", map_location="cpu", weights_only=True))
@@ -128,7 +127,8 @@ def black_box(teacher: Teacher) -> Callable[[Tensor], Tensor]:
 
     def ask(images: Tensor) -> Tensor:
         with torch.no_grad():
-            return teacher(images).softmax(dim=1)
+            logits: Tensor = teacher(images)
+            return logits.softmax(dim=1)
 
     return ask
 
@@ -187,5 +187,3 @@ def _fit(teacher: Teacher, train: data.Split, recipe: Recipe, report: Callable[[
 def _triangle(share: float, peak: float) -> float:
     """0 at 0 and 1, 1 at `peak`, straight lines between."""
     return share / peak if share < peak else (1 - share) / (1 - peak)
-
-

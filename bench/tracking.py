@@ -78,7 +78,7 @@ class Mirror:
                 return found
 
     def _record(self, entry: dict[str, Any]) -> dict[str, Any] | None:
-        """What the disk says of a cell's end, with a stamp that changes when it is run again; None if it has not ended."""
+        """What the disk says of a cell's end, with a stamp that changes when it is run again; None before its end."""
         folder = self._run.parent / "cells" / str(entry["cell"])
         for file, state in (("done.json", "done"), ("failed.json", "failed")):
             if (folder / file).exists():

@@ -97,4 +97,4 @@ def _fingerprints(sent: Tensor) -> list[int]:
     """A 64-bit hash of each image's bytes."""
     rows = sent.contiguous().cpu().numpy()
     digests = b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
-    return np.frombuffer(digests, dtype=np.int64).tolist()
+    return [int(digest) for digest in np.frombuffer(digests, dtype=np.int64)]

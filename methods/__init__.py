@@ -4,7 +4,8 @@ A method module has
 
 - a docstring: the paper with a link, the idea, and *Differs from* what was published or released;
 - `ANSWERS`: the kinds of answer it can learn from, `"labels"`, `"probs"` or both;
-- `DATA`: `"none"`, or what it needs besides the oracle (`"train"`: the teacher's own training images);
+- `DATA`: `"none"`, or what it needs besides the oracle (`"train"`: the teacher's own training images,
+  `"other"`: images of another data set);
 - `PROTOCOL`: `"anytime"` if its student after B queries does not depend on how many will follow, so
   that one run gives the whole curve, else `"per_budget"`;
 - `Config`: its settings, frozen and typed, each default from one named table or script;
@@ -15,7 +16,7 @@ A method module has
 
 from types import ModuleType
 
-from methods import dfme, disguide, dual_students, ideal, maze, noise, real
+from methods import dfme, dfms, disguide, dual_students, ideal, knockoff, maze, noise, real, zsdb3kd
 
 METHODS: dict[str, ModuleType] = {
     "ideal": ideal,
@@ -23,6 +24,9 @@ METHODS: dict[str, ModuleType] = {
     "maze": maze,
     "disguide": disguide,
     "dual_students": dual_students,
+    "dfms": dfms,
+    "zsdb3kd": zsdb3kd,
     "noise": noise,
     "real": real,
+    "knockoff": knockoff,
 }

@@ -10,7 +10,7 @@ Augment = Literal["none", "crop", "flip", "crop_flip"]
 
 
 def augment(images: Tensor, kind: Augment, padding: int, rng: Generator) -> Tensor:
-    """A random view of each image, N x C x H x W, same shape: moved by up to `padding` pixels, mirrored, both or neither."""
+    """A random view of each image, N x C x H x W: moved by up to `padding` pixels, mirrored, both or neither."""
     if "crop" in kind:
         images = random_crop(images, padding, rng)
     if "flip" in kind:

@@ -63,7 +63,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
 
     def unbounded() -> Tensor:
         noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
-        return generator(noise)
+        maps: Tensor = generator(noise)
+        return maps
 
     while True:
         decay = config.lr_scale ** sum(oracle.spent >= step * oracle.budget.queries for step in config.lr_steps)
@@ -107,6 +108,6 @@ def estimate_gradient(
 
 
 def logits_of(probs: Tensor) -> Tensor:
-    """The logits behind probabilities N x K, up to the constant that is set so that their mean is 0 (paper, section 4.3)."""
+    """The logits behind probabilities N x K, shifted so that each image's have mean 0 (paper, section 4.3)."""
     logs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
     return logs - logs.mean(dim=1, keepdim=True)

@@ -2,28 +2,27 @@
 
 https://arxiv.org/abs/2204.11022, code https://github.com/val-iisc/Hard-Label-Model-Stealing
 
-A GAN learns to make images like a *prior* set, here random shapes drawn by the method itself. The
-student is first trained on shapes and generated images with the teacher's answers. Then generator and student
-take turns: the student learns the teacher's answers to fresh images, and the generator is
-pushed towards images that the student spreads evenly over the classes.
+A GAN learns to make images like a prior set, here random shapes that the method draws itself. The student is
+first trained on the teacher's answers to shapes and generated images. Then the two take turns: the student
+learns the answers to fresh images, and the generator turns to images that the student spreads evenly over the classes.
 
-Scales to the task: shapes are sized in shares of the image; the images labelled before the turns are
-capped at half the budget; batches are capped by it.
+Scales to the task: shapes are sized in shares of the image, the images labelled before the turns are at most
+half the budget, and a batch of the turns is at most the other half.
 
 Differs from the paper: its text was not at hand, so the defaults are those of the released code.
 Differs from the released code:
-    two of its five stages are left out: fine-tuning the generator for diversity (weight 10) and training the student anew
-    on shapes and the images of that generator;
-    shapes are drawn afresh for each batch at twice the size and averaged 2 x 2, grey in all channels, where it draws
-    50,000 of them once on 100 x 100 pixels, blurs over 4 x 4 and keeps every third pixel of one channel;
-    circles are not drawn, only rectangles, ellipses and triangles;
-    generator and discriminator are those of 32 x 32 made for any multiple of 4: the DFME family's up-sampling
-    trunk and two strided convolutions, where it has three transposed and four strided ones;
-    views are cropped and mirrored throughout, where it uses AutoAugment when they take turns;
-    the learning rate rises over the first 1/15 of the turns, where its schedule has 0 in the second epoch of 150;
+    two of its five stages, both before the turns, are left out: tuning the generator for diversity with weight 10,
+    and training the student anew on shapes and what that generator makes;
+    shapes are drawn anew for each batch, rectangles, ellipses and triangles at twice the size averaged 2 x 2, where it
+    draws 50,000 images once, circles too, on 100 x 100 pixels, blurs them over 4 x 4 and takes one pixel in three;
+    generator and discriminator fit all sides that are multiples of 4 and are smaller than its DCGAN of 32 x 32;
+    discriminator and optimizers go on from stage to stage, where each stage starts them anew;
+    views are cropped and mirrored in the turns too, where it uses AutoAugment there;
+    the learning rate of the turns rises over their first 1/15, where its warm-up of 10 in 150 epochs starts with one
+    at the full rate and one at 0;
     probabilities are learnt with the same cross-entropy; its code has labels only;
-    no 40,000 queries for validation: the student after the last turn is the result, not the best of
-    several moving averages.
+    40,000 queries for validation are not made: the student after the last turn is the result, not the best of its
+    moving averages.
 """
 
 import math
@@ -33,7 +32,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from budgets import Oracle
 from methods.augment import Augment, augment
@@ -41,6 +40,7 @@ from methods.generators import Shape, UpsamplingGenerator, ideal_generator
 from methods.ideal import reset
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.shapes import random_shapes
 
 ANSWERS = ("labels", "probs")
 DATA = "none"
@@ -83,7 +83,7 @@ class Gan:
 
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
-    """Rounds: `gan_passes` without a query, `initial_passes` over the first images, then one for each turn of a batch."""
+    """Rounds: `gan_passes` without a query, `initial_passes` over the first images, then one for each fresh batch."""
     gan, pool = make_gan(oracle.shape, config, run), Pool()
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.initial_lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -129,12 +129,12 @@ def train_gan(gan: Gan, shape: Shape, config: Config, run: Run) -> dict[str, flo
     gan.generator.train()
     for _ in range(max(config.gan_images // config.batch_size, 1)):
         fake = generate(config.batch_size, gan, config, run)
-        loss = gan_step(gan, fake, random_shapes(config.batch_size, shape, config, run.rng))
+        loss = gan_step(gan, fake, draw(config.batch_size, shape, config, run))
     return {"discriminator_loss": loss.item()}
 
 
 def gan_step(gan: Gan, fake: Tensor, real: Tensor, penalty: Tensor | float = 0.0) -> Tensor:
-    """A step of the generator on its adversarial loss plus `penalty`, then one of the discriminator, whose loss is returned."""
+    """A step of the generator, on its adversarial loss plus `penalty`, and one of the discriminator. Returns its loss."""
     loss = binary_loss(gan.discriminator(fake), real=True) + penalty
     gan.generator_optimizer.zero_grad()
     loss.backward()
@@ -151,7 +151,7 @@ def initial_images(n: int, gan: Gan, shape: Shape, config: Config, run: Run) -> 
     gan.generator.eval()
     with torch.no_grad():
         generated = generate(n // 2, gan, config, run)
-    return to_8_bits(torch.cat([random_shapes(n - n // 2, shape, config, run.rng), generated]))
+    return to_8_bits(torch.cat([draw(n - n // 2, shape, config, run), generated]))
 
 
 def train_on_pool(student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, config: Config, run: Run) -> float:
@@ -191,7 +191,7 @@ def take_turns(
     optimizer.step()
     student.eval()
     diversity = diversity_loss(student(fake))
-    gan_step(gan, fake, random_shapes(batch_size, oracle.shape, config, run.rng), config.diversity_weight * diversity)
+    gan_step(gan, fake, draw(batch_size, oracle.shape, config, run), config.diversity_weight * diversity)
     return {"loss": loss.item(), "diversity_loss": diversity.item()}
 
 
@@ -201,41 +201,13 @@ def diversity_loss(logits: Tensor) -> Tensor:
     return (mean * (mean + 1e-5).log()).sum()
 
 
-def random_shapes(n: int, shape: Shape, config: Config, rng: Generator) -> Tensor:
-    """The prior: images n x C x H x W of `shapes` random grey shapes on a random grey ground, alike in all channels."""
-    channels, height, width = shape
-
-    def uniform(*size: int) -> Tensor:
-        return torch.rand(n, *size, generator=rng, device=rng.device)
-
-    low, high = config.shape_sizes
-    kinds = (3 * uniform(config.shapes)).long()
-    sizes = low + (high - low) * uniform(config.shapes, 2)
-    images = paint(kinds, uniform(config.shapes, 2), sizes, uniform(config.shapes + 1), height, width)
-    return images.expand(-1, channels, -1, -1)
-
-
-def paint(kinds: Tensor, centres: Tensor, sizes: Tensor, tones: Tensor, height: int, width: int) -> Tensor:
-    """Grey images N x 1 x height x width of S shapes each, later ones over earlier ones, edges softened.
-
-    kinds: N x S, 0 a rectangle, 1 an ellipse, 2 a triangle pointing up. centres, sizes: N x S x 2, down and across,
-    in shares of the image. tones: N x (S + 1) in [0, 1], the ground's first.
-    """
-    down, across = ((torch.arange(2 * side, device=kinds.device) + 0.5) / (2 * side) for side in (height, width))
-    kinds, centres, sizes = kinds[..., None, None], centres[..., None, None], sizes[..., None, None]
-    v = (down[:, None] - centres[:, :, 0]) / (sizes[:, :, 0] / 2)
-    u = (across - centres[:, :, 1]) / (sizes[:, :, 1] / 2)
-    box = (u.abs() <= 1) & (v.abs() <= 1)
-    ellipse = u**2 + v**2 <= 1
-    triangle = box & (u.abs() <= (1 + v) / 2)
-    inside = torch.where(kinds == 0, box, torch.where(kinds == 1, ellipse, triangle))
-    order = torch.arange(1, kinds.shape[1] + 1, device=kinds.device)[:, None, None]
-    top = (inside * order).amax(dim=1)
-    return F.avg_pool2d(tones.gather(1, top.flatten(1)).view(-1, 1, 2 * height, 2 * width), 2)
+def draw(n: int, shape: Shape, config: Config, run: Run) -> Tensor:
+    """n fresh images of the prior."""
+    return random_shapes(n, shape, config.shapes, config.shape_sizes, run.rng)
 
 
 def generate(n: int, gan: Gan, config: Config, run: Run) -> Tensor:
-    """n fresh images."""
+    """n fresh images of the generator."""
     images: Tensor = gan.generator(torch.randn(n, config.latent, generator=run.rng, device=run.device))
     return images
 

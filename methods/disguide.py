@@ -88,14 +88,12 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         student_optimizer.param_groups[0]["lr"] = config.lr * decay
         generator_optimizer.param_groups[0]["lr"] = config.generator_lr * decay
         students.eval()
-        generator.train()
         for _ in range(config.generator_steps):
             apart, diverse = disagreement_and_diversity(students, generate())
             generator_optimizer.zero_grad()
             (-apart - config.diversity_weight * diverse).backward()
             generator_optimizer.step()
         students.train()
-        generator.eval()
         for _ in range(config.student_steps):
             images = to_8_bits(generate())
             answers = oracle(images)

@@ -85,14 +85,12 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         student_optimizer.param_groups[0]["lr"] = config.lr * decay
         generator_optimizer.param_groups[0]["lr"] = config.generator_lr * decay
         students.eval()
-        generator.train()
         for _ in range(config.generator_steps):
             apart = disagreement(students, generate())
             generator_optimizer.zero_grad()
             (-apart).backward()
             generator_optimizer.step()
         students.train()
-        generator.eval()
         for _ in range(config.student_steps):
             images = generate().detach()
             loss = learn(students, student_optimizer, images, oracle(images))

@@ -49,6 +49,7 @@ def fit(
         for step, (images, answers) in enumerate(pool.batches(recipe.batch_size, run.rng), start=done * per_pass):
             share = step / (passes * per_pass)
             optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * share)) / 2
+            assert answers is not None, "fit takes a pool whose images are all labelled"
             views = augment(images, recipe.augment, recipe.crop_padding, run.rng)
             loss = F.cross_entropy(student(views), answers)
             optimizer.zero_grad()

@@ -134,7 +134,7 @@ def train_on_pool(
 
 
 def reset(module: nn.Module) -> None:
-    """Draw fresh weights: N(0, 0.02), and N(1, 0.02) for batch norm, biases 0 (released code, utils.py, reset_model)."""
+    """Fresh weights: N(0, 0.02), and N(1, 0.02) for batch norm, biases 0 (released code, utils.py, reset_model)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -37,26 +37,28 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """Label the whole budget, then one round a pass over it."""
-    draw = {"uniform": uniform, "multiscale": multiscale}[config.kind]
     pool, optimizer = Pool(), optimizer_of(student, config.recipe)
     run.track(pool=pool, optimizer=optimizer)
     while oracle.remaining:
         n = min(config.recipe.batch_size, oracle.remaining)
-        images = to_8_bits(draw(n, oracle.shape, config.scales, run.rng))
+        images = to_8_bits(draw(n, oracle.shape, config, run.rng))
         pool.add(images, oracle(images))
     yield from fit(student, optimizer, pool, config.recipe, run)
 
 
-def uniform(n: int, shape: tuple[int, int, int], scales: int, rng: Generator) -> Tensor:
-    """Images n x C x H x W, each value uniform in [0, 1]."""
-    return torch.rand(n, *shape, generator=rng, device=rng.device)
+def draw(n: int, shape: tuple[int, int, int], config: Config, rng: Generator) -> Tensor:
+    """Images n x C x H x W in [0, 1] of the configured kind."""
+    if config.kind == "uniform":
+        return torch.rand(n, *shape, generator=rng, device=rng.device)
+    return multiscale(n, shape, config.scales, rng)
 
 
 def multiscale(n: int, shape: tuple[int, int, int], scales: int, rng: Generator) -> Tensor:
-    """Images n x C x H x W: uniform noise of 2^0, 2^1, ... pixels a side, up to `scales` of them or the image's own size.
+    """Images n x C x H x W in [0, 1] of noise at several scales.
 
-    Each layer is enlarged bilinearly; the layers of an image are mixed with weights softmax(N(0, 1)) and
-    the mixture is stretched to fill [0, 1].
+    Uniform noise of 2^0, 2^1, ... pixels a side, `scales` of them or up to the image's own size. Each
+    layer is enlarged bilinearly; an image's layers are mixed with weights softmax(N(0, 1)), and the
+    mixture is stretched to fill [0, 1].
     """
     channels, height, width = shape
     sides = [2**k for k in range(scales) if 2**k <= min(height, width)]

@@ -9,6 +9,8 @@ from results.statistics import area_over_log, interval, queries_to_reach, spread
 from results.store import read_json
 
 SETTING = ["task", "answers", "inputs", "method"]
+MEASURED = ["accuracy", "spread", "n", "low", "high", "agreement", "agreement_spread", "optimistic"]
+MEASURED += ["queries", "distinct", "claimed"]
 TARGETS = (0.5, 0.75, 0.9)
 
 
@@ -62,7 +64,7 @@ def points(run: Path) -> pd.DataFrame:
 
 def summary(points: pd.DataFrame) -> pd.DataFrame:
     """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key, group in points.groupby([*SETTING, "protocol", "budget"], sort=False):
         low, high = interval(group["accuracy"])
         rows.append(
@@ -81,11 +83,12 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
                 "claimed": group["claimed"].mean(),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*SETTING, "protocol", "budget", *MEASURED])
 
 
 def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame:
-    """For each setting, over its listed budgets: area under accuracy over log queries, and queries to reach a share of the teacher.
+    """For each setting, over its listed budgets: the area under accuracy over log queries, and the queries
+    needed to reach a share of the teacher's accuracy.
 
     teachers: task -> the teacher's test accuracy. Each seed is a curve; the figures are means over
     seeds, with n, and with how many seeds reached each target.

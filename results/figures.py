@@ -1,6 +1,7 @@
 """Figures at the width of a paper's column, for eyes that tell few colours apart: colour, dash and marker together."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 WIDTH = 3.4  # inches, one column
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
     "legend.fontsize": 6.5,

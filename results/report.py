@@ -22,7 +22,7 @@ class Report:
 def write(run: Path) -> Report:
     """Write `tables/` and `figures/` of the run folder anew from the cells on disk."""
     cells, points = curves.cells(run), curves.points(run)
-    summary = curves.summary(points[points["listed"]])
+    summary = curves.summary(points[points["listed"].astype(bool)])
     teachers = curves.teacher_accuracies(run)
     tables = {"cells": cells, "points": points, "summary": summary}
     if len(points):
@@ -42,7 +42,8 @@ def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:
 def _draw(run: Path, points: pd.DataFrame, teachers: dict[str, float]) -> list[Path]:
     kinds = {entry["method"]: entry["kind"] for entry in read_json(run / "run.json")["entries"]}
     drawn: list[Path] = []
-    for (task, answers, inputs), track in points.groupby(["task", "answers", "inputs"], sort=False):
+    for key, track in points.groupby(["task", "answers", "inputs"], sort=False):
+        task, answers, inputs = map(str, key)
         name, title = f"{task}.{answers}.{inputs}", f"{task}, {answers}, {inputs} inputs"
         figure = figures.accuracy_vs_queries(curves.summary(track), kinds, teachers.get(task), title)
         drawn += figures.save(figure, run / "figures" / name)

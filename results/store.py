@@ -1,13 +1,13 @@
 """Files of a run, each complete or absent: written aside, then renamed.
 
-    ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran it
-                    curve.json       its points so far
-                    checkpoint.pt    a running cell, gone when it is done
-                    student.pt       the final student, if it was asked for
-                    done.json        its totals: the mark of a finished cell, written last
-                    failed.json      the reason, where it failed; a new attempt removes it
-    ROOT/RUN/run.json                the grid as planned: which cells, or why not
-             tables/  figures/       what `bench report` makes of them
+ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran it
+                curve.json       its points so far
+                checkpoint.pt    a running cell, gone when it is done
+                student.pt       the final student, if it was asked for
+                done.json        its totals: the mark of a finished cell, written last
+                failed.json      the reason, where it failed; a new attempt removes it
+ROOT/RUN/run.json                the grid as planned: which cells, or why not
+         tables/  figures/       what `bench report` makes of them
 """
 
 import fcntl

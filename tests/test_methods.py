@@ -17,8 +17,29 @@ SMALL: dict[str, dict[str, object]] = {
     "maze": {"batch_size": 4, "directions": 2, "student_steps": 3, "replays": 2, "generator_width": 4, "latent": 8},
     "disguide": {"batch_size": 10, "memory": 25, "generator_width": 4, "latent": 8},
     "dual_students": {"batch_size": 10, "average_every": 2, "generator_width": 4, "latent": 8},
+    "dfms": {
+        "batch_size": 20,
+        "gan_passes": 1,
+        "gan_images": 40,
+        "latent": 8,
+        "generator_width": 4,
+        "discriminator_width": 4,
+        "initial_passes": 2,
+        "crop_padding": 1,
+    },
+    "zsdb3kd": {
+        "candidates": 2,
+        "directions": 1,
+        "pushes": 1,
+        "push_tries": 1,
+        "push_turns": 0,
+        "label_turns": 0,
+        "search": {"halvings": 2},
+        "passes": 5,
+    },
     "noise": {"recipe": {"min_steps": 5, "passes": 1, "batch_size": 32}},
     "real": {"recipe": {"min_steps": 5, "passes": 1, "batch_size": 32}},
+    "knockoff": {"passes": 2},
 }
 TRACKS = [(name, answers) for name, method in METHODS.items() for answers in method.ANSWERS]
 
@@ -71,7 +92,7 @@ def test_a_method_says_where_it_comes_from_and_what_it_needs(name: str) -> None:
     assert (method.Config.__doc__ or "").strip()
     assert set(method.ANSWERS) <= {"labels", "probs"}
     assert method.ANSWERS
-    assert method.DATA in {"none", "train"}
+    assert method.DATA in {"none", "train", "other"}
     assert method.PROTOCOL in {"anytime", "per_budget"}
 
 

@@ -3,13 +3,16 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bench.executors import Event, Job
+
+# Imported once and then shared by all processes: what would cost each of them seconds.
+PRELOAD = ["bench.run", "torchvision.datasets", "sklearn.datasets"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,14 @@ def slots(jobs: int | None, gpus: list[int], per_gpu: int) -> list[Slot]:
     return [Slot(device, max(1, cores // len(devices))) for device in devices]
 
 
-def execute(jobs: Iterable[Job], slots: list[Slot]) -> Iterator[Event | None]:
+def execute(jobs: Iterable[Job], slots: list[Slot]) -> Generator[Event | None]:
     """Run the jobs, one process each, never more at once than there are slots.
 
     A job that raises, or whose process dies, is a `failed` event; the others go on. None says that a
     second has passed without news. Closing the iterator ends the processes that still run.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.run", "torchvision"])
+    context.set_forkserver_preload(PRELOAD)
     waiting, free = list(reversed(list(jobs))), list(reversed(slots))
     running: dict[Connection, tuple[Job, Slot, BaseProcess]] = {}
     try:
@@ -42,7 +45,7 @@ def execute(jobs: Iterable[Job], slots: list[Slot]) -> Iterator[Event | None]:
             while waiting and free:
                 job, slot = waiting.pop(), free.pop()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, slot, theirs), name=job.key, daemon=True)
+                process: BaseProcess = context.Process(target=_work, args=(job, slot, theirs), name=job.key, daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = job, slot, process
