@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import UsageError
-from budgets.budget import BudgetError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,7 +171,7 @@ def main() -> None:
     """Exit codes: 0 all done, 1 a cell failed, 2 bad input, 3 a fault of the harness, 130 interrupted."""
     try:
         app()
-    except (UsageError, BudgetError) as error:
+    except UsageError as error:
         _fail(2, f"bench: {error}")
     except KeyboardInterrupt:
         _fail(130, "bench: interrupted; the same command goes on where this one stopped")

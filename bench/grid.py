@@ -120,7 +120,7 @@ def parse_seeds(seeds: Any) -> Any:
     count = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1
     listed = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds) and seeds
     if not count and not listed:
-        raise BudgetError(f"seeds {seeds!r}: wanted how many, 1 or more, or a list such as 0,1,2")
+        raise UsageError(f"seeds {seeds!r}: wanted how many, 1 or more, or a list such as 0,1,2")
     return list(range(seeds)) if count else sorted(set(seeds))
 
 
@@ -186,7 +186,7 @@ def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planne
 
 def one_line(error: ValidationError, known: Iterable[str] = ()) -> str:
     """The first complaint of pydantic in one line, with the nearest known names for an unknown key."""
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return str(unknown("key", where, known))
@@ -301,7 +301,12 @@ def _matches(glob: str, *names: str) -> bool:
 
 def _budget_glob(text: str) -> str:
     """A budget as it is written in plans, or the glob itself."""
-    return text if any(mark in text for mark in "*?[") else str(parse_queries(text))
+    if any(mark in text for mark in "*?["):
+        return text
+    try:
+        return str(parse_queries(text))
+    except BudgetError as error:
+        raise UsageError(str(error)) from error
 
 
 def _put(config: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -11,6 +11,14 @@ from results.store import read_json
 
 T = TypeVar("T")
 KEY = "bench.cell"  # the tag by which a cell's run is found again
+# A dead server is noticed in seconds, and MLflow neither prints nor reports home, unless the user says otherwise.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
 
 
 class TrackingError(Exception):
@@ -29,9 +37,8 @@ class Mirror:
     """
 
     def __init__(self, run: Path, uri: str) -> None:
-        for name, value in (("REQUEST_TIMEOUT", "10"), ("REQUEST_MAX_RETRIES", "1")):
-            os.environ.setdefault(f"MLFLOW_HTTP_{name}", value)
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         self._run = run
@@ -136,11 +143,13 @@ class Mirror:
         student = networks.build(task.student, source.shape, source.classes)
         student.load_state_dict(torch.load(folder / "student.pt", map_location="cpu", weights_only=True))
         mlflow.set_tracking_uri(self._client.tracking_uri)
-        images = torch.zeros(1, *source.shape).numpy()
-        with mlflow.start_run(run_id=run_id), torch.no_grad():
-            logits = student.eval()(torch.from_numpy(images)).numpy()
-            signature = mlflow.models.infer_signature(images, logits)
-            mlflow.pytorch.log_model(student, name="student", signature=signature)
+        images = torch.zeros(2, *source.shape)  # two: of one, MLflow could not tell that the batch may vary
+        with torch.no_grad():
+            signature = mlflow.models.infer_signature(images.numpy(), student.eval()(images).numpy())
+        with mlflow.start_run(run_id=run_id):
+            mlflow.pytorch.log_model(
+                student, name="student", input_example=images.numpy(), signature=signature, pip_requirements=["torch"]
+            )
 
     def _log_report(self) -> None:
         tag = "bench.report"

@@ -102,7 +102,7 @@ def estimate_gradient(
     shifts = torch.cat([epsilon * u, torch.zeros_like(u[:, :1])], dim=1)
     images = to_image((maps.flatten(1)[:, None] + shifts).view(-1, *maps.shape[1:]))
     student.eval()
-    loss = -(student(images) - logits_of(oracle(images))).abs().mean(dim=1).view(n, directions + 1)
+    loss: Tensor = -(student(images) - logits_of(oracle(images))).abs().mean(dim=1).view(n, directions + 1)
     slopes = (loss[:, :-1] - loss[:, -1:]) * (d / epsilon)
     return (slopes[:, :, None] * u).mean(dim=1).view_as(maps) / n
 

@@ -134,7 +134,7 @@ def train_gan(gan: Gan, shape: Shape, config: Config, run: Run) -> dict[str, flo
 
 
 def gan_step(gan: Gan, fake: Tensor, real: Tensor, penalty: Tensor | float = 0.0) -> Tensor:
-    """A step of the generator, on its adversarial loss plus `penalty`, and one of the discriminator. Returns its loss."""
+    """The generator's step on its adversarial loss plus `penalty` and the discriminator's, whose loss it returns."""
     loss = binary_loss(gan.discriminator(fake), real=True) + penalty
     gan.generator_optimizer.zero_grad()
     loss.backward()
@@ -159,6 +159,7 @@ def train_on_pool(student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, co
     student.train()
     losses = []
     for images, answers in pool.batches(config.initial_batch_size, run.rng):
+        assert answers is not None, "the first images are all labelled"
         loss = F.cross_entropy(student(augment(images, config.augment, config.crop_padding, run.rng)), answers)
         optimizer.zero_grad()
         loss.backward()

@@ -17,6 +17,8 @@ Differs from the released code:
     the result is one student after the last round, not the vote of both at their best on the test set;
     images are (tanh + 1) / 2 in [0, 1], where the released code has tanh in [-1, 1] and teachers for it;
     images made for the students are rounded to 8 bits, so that memory and teacher know the same image;
+    the generator stays in training mode when it makes images for the students, as in DFME, because
+    the statistics that evaluation mode would use are still those it starts from after few rounds;
     the learning rates fall when that share of the queries is spent, not at the nearest epoch;
     images of one channel are never greyed, where the released code takes all to have three.
 """

@@ -17,6 +17,8 @@ Differs from the released code:
     the released code has no score so early;
     images are (tanh + 1) / 2 in [0, 1] and the teacher normalises inside itself, where the released
     generator emits what the teacher's normalisation would have made of an image;
+    the generator stays in training mode when it makes images for the students, as in DFME, because
+    the statistics that evaluation mode would use are still those it starts from after few rounds;
     the learning rates fall when that share of the queries is spent, not at the nearest epoch;
     the result is the student after the last round, not the best on the test set;
     the batch that the released code sends once per epoch for its log, uncounted, is not sent;

@@ -69,6 +69,7 @@ def train_pass(student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, confi
     student.train()
     losses = []
     for images, answers in pool.batches(config.batch_size, run.rng):
+        assert answers is not None, "all images are labelled before the first pass"
         loss = F.cross_entropy(student(images), answers)
         optimizer.zero_grad()
         loss.backward()

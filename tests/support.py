@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from budgets import Budget, BudgetExhausted, Oracle
+from bench import teachers
+from bench.cell import Cell, canonical_config
+from bench.tasks import task_of
+from budgets import Answers, Budget, BudgetExhausted, Oracle
 from methods import METHODS
 from methods.run import Run
 
@@ -81,3 +85,28 @@ def distill_to_the_end(
     except BudgetExhausted:
         pass
     return student, oracle, rounds
+
+
+# Settings with which a cell on the digits takes a second.
+QUICK: dict[str, dict[str, object]] = {
+    "ideal": {
+        "batch_size": 20,
+        "generator_steps": 2,
+        "generator_width": 4,
+        "latent": 8,
+        "augment": "crop",
+        "crop_padding": 1,
+    },
+    "dfme": {"batch_size": 5, "generator_width": 4, "latent": 8},
+    "noise": {"recipe": {"passes": 4, "min_steps": 4, "batch_size": 32}},
+    "real": {"recipe": {"passes": 4, "min_steps": 4, "batch_size": 32}},
+}
+
+
+def digits_cell(root: Path, method: str, queries: int, seed: int = 0, **settings: object) -> Cell:
+    """A quick cell on digits-lenet, whose teacher is trained under `root`."""
+    record = teachers.record_of(task_of("digits-lenet"), root)
+    assert record is not None
+    answers: Answers = METHODS[method].ANSWERS[0]
+    config = canonical_config(method, {**QUICK[method], **settings})
+    return Cell("digits-lenet", method, config, Budget(queries, answers), seed, record.hash)

@@ -1,0 +1,26 @@
+# `make run` and `make test` are all that a fresh machine needs: each makes .venv and installs what it lacks.
+PYTHON ?= python3
+BENCH = .venv/bin/bench
+
+.PHONY: run test clean
+
+run: .venv/installed
+	$(BENCH) run
+
+test: .venv/installed-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv

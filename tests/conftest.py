@@ -1,0 +1,35 @@
+"""Fixtures that cost seconds, made once."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support import CPU
+
+from bench import teachers
+from bench.tasks import task_of
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_digits_teachers() -> None:
+    """Teachers of the digits train for 5 passes in tests, also in the processes that tests start with `environment`."""
+    teachers.RECIPES["digits"] = replace(teachers.RECIPES["digits"], epochs=5)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    teachers.train(task_of("digits-lenet"), root, Path("no-data"), CPU, lambda share: None)
+    return root
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with the digits teacher and nothing else."""
+    root = tmp_path_factory.mktemp("runs")
+    shutil.copytree(trained_once / "teachers", root / "teachers")
+    return root

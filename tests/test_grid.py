@@ -1,0 +1,237 @@
+"""Grids: what a file means, what filters and settings leave of it, and what a bad one is told."""
+
+import time
+from pathlib import Path
+
+import pytest
+from support import CPU, digits_cell
+
+from bench import grid
+from bench.cell import Cell
+from bench.errors import UsageError
+from bench.grid import Grid, Planned, configure, plan, select
+from bench.run import run_cell
+from bench.teachers import TeacherRecord
+from budgets import Budget
+
+NO_DATA = Path("no-data")
+
+
+def small(**changes: object) -> Grid:
+    content: dict[str, object] = {
+        "description": "a test",
+        "tasks": ["digits-lenet"],
+        "methods": {"once": {"method": "ideal"}, "noise": None},
+        "budgets": [250, "1k"],
+        "seeds": 2,
+        **changes,
+    }
+    return Grid(**content)  # type: ignore[arg-type]
+
+
+def planned(definition: Grid, root: Path = Path("nowhere")) -> list[Planned]:
+    return plan(definition, root, NO_DATA, gpu=False)
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_every_shipped_grid_plans() -> None:
+    for name in grid.shipped():
+        short, definition = grid.load(name)
+        assert short == name
+        assert planned(definition)
+
+
+def test_an_anytime_method_runs_once_for_all_budgets_and_a_per_budget_method_once_for_each() -> None:
+    runs = planned(small(answers=["labels"], seeds=1))
+    assert [(run.label, run.budget.queries, run.budgets, run.protocol) for run in runs] == [
+        ("once", 1000, (250, 1000), "anytime"),
+        ("noise", 250, (250,), "per_budget"),
+        ("noise", 1000, (1000,), "per_budget"),
+    ]
+
+
+def test_a_grid_may_ask_for_one_run_a_budget_of_all_methods() -> None:
+    runs = planned(small(answers=["labels"], seeds=1, per_budget=True))
+    assert [run.budget.queries for run in runs if run.label == "once"] == [250, 1000]
+    assert {run.protocol for run in runs} == {"per_budget"}
+
+
+def test_a_budget_at_which_no_point_is_measured_on_the_way_gets_a_run_of_its_own() -> None:
+    runs = planned(small(answers=["labels"], seeds=1, budgets=[250, 777, 1000]))
+    assert [run.budgets for run in runs if run.label == "once"] == [(777,), (250, 1000)]
+
+
+def test_a_method_meets_only_the_answers_it_can_learn_from() -> None:
+    runs = planned(small(methods={"dfme": None, "noise": None, "mine": {"method": "noise", "answers": ["labels"]}}))
+    tracks = {(run.label, run.budget.answers) for run in runs}
+    assert tracks == {("dfme", "probs"), ("noise", "labels"), ("noise", "probs"), ("mine", "labels")}
+
+
+def test_exclusions_take_out_what_all_their_globs_match() -> None:
+    runs = planned(small(exclude=[{"method": "ideal", "budget": "1k"}, {"seed": "1"}, {"answers": "probs"}]))
+    assert [(run.label, run.budgets, run.seed) for run in runs] == [
+        ("once", (250,), 0),
+        ("noise", (250,), 0),
+        ("noise", (1000,), 0),
+    ]
+
+
+def test_filters_select_exactly_what_they_name() -> None:
+    _, paper = grid.load("paper")
+    chosen = select(paper, {"task": ["mnist*"], "budget": ["5k,25k"], "method": ["ideal,noise*"]})
+    runs = planned(chosen.model_copy(update={"seeds": [0]}))
+    assert {run.task for run in runs} == {"mnist-mlp", "mnist-lenet", "mnist-lenet5", "mnist-alexnet"}
+    assert {run.method for run in runs} == {"ideal", "noise"}
+    assert {n for run in runs for n in run.budgets} == {5_000, 25_000}
+
+
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({"task": ["digits-lenett"]}, "unknown task 'digits-lenett'; did you mean digits-lenet?"),
+        ({"method": ["ideel"]}, "unknown method 'ideel'; did you mean ideal?"),
+        ({"budget": ["300"]}, "unknown budget '300'; did you mean"),
+        ({"budget": ["25k5"]}, "budget '25k5': wanted a whole number"),
+        ({"dataset": ["digit"]}, "unknown dataset 'digit'; did you mean digits?"),
+    ],
+)
+def test_a_filter_that_matches_nothing_is_told_the_nearest_names(filters: dict[str, list[str]], told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        select(small(), filters)
+    assert str(error.value).startswith(told)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_reach_every_entry_of_the_method_and_nested_keys() -> None:
+    settings = ["noise*.recipe.lr=0.5", "ideal.batch_size=10"]
+    changed = configure(small(methods={"noise-a": {"method": "noise"}, "noise-b": {"method": "noise"}, "ideal": None}), settings)
+    assert [changed.methods[name].config for name in ("noise-a", "noise-b", "ideal")] == [
+        {"recipe": {"lr": 0.5}},
+        {"recipe": {"lr": 0.5}},
+        {"batch_size": 10},
+    ]
+    assert '"lr":0.5' in planned(changed)[0].config
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("noise.kinds=uniform", "method noise: unknown key 'kinds'; did you mean kind?"),
+        ("noise.kind=perlin", "method noise: kind: Input should be 'uniform' or 'multiscale', given 'perlin'"),
+        ("noise=3", "setting 'noise=3': wanted METHOD.KEY=VALUE"),
+        ("nois.kind=uniform", "unknown method 'nois'; did you mean noise?"),
+    ],
+)
+def test_a_bad_setting_is_told_in_one_line(setting: str, told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        planned(configure(small(), [setting]))
+    assert str(error.value) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}", "description: Field required"),
+        ("just words", "wanted a mapping with description, tasks"),
+        ("a: [", "is not YAML"),
+        ("description: d\ntasks: [digits-lenet]\nmethods: {noise: }\nbudgets: [250]\nseed: 3", "unknown key 'seed'; did you mean seeds?"),
+        ("description: d\ntasks: [digits-lenet]\nmethods: {noise: }\nbudgets: [0]\nseeds: 3", "budget 0: wanted a whole number"),
+        ("description: d\ntasks: [digits-lenet]\nmethods: {noise: }\nbudgets: [25k5]\nseeds: 3", "budget '25k5': wanted a whole number"),
+        ("description: d\ntasks: [digits-lenet]\nmethods: {noise: }\nbudgets: [250]\nseeds: 0", "seeds 0: wanted how many, 1 or more"),
+        ("description: d\ntasks: [digits-lenett]\nmethods: {noise: }\nbudgets: [250]\nseeds: 1", "unknown task 'digits-lenett'; did you mean"),
+        ("description: d\ntasks: [digits-lenet]\nmethods: {nois: }\nbudgets: [250]\nseeds: 1", "unknown method 'nois'; did you mean"),
+        ("description: d\ntasks: [digits-lenet]\nmethods: {noise: }\nbudgets: [250]\nseeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
+    ],
+)  # fmt: skip
+def test_a_bad_grid_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        planned(grid.load(written(tmp_path, text))[1])
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_grid_is_told_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown grid 'papper'; did you mean paper"):
+        grid.load("papper")
+
+
+def test_a_missing_grid_file_is_told_its_path(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"absent\.yaml cannot be read: No such file"):
+        grid.load(str(tmp_path / "absent.yaml"))
+
+
+def test_what_cannot_run_here_is_planned_with_its_reason() -> None:
+    _, paper = grid.load("paper")
+    runs = planned(paper)
+    reasons = {run.task: run.reason for run in runs}
+    assert reasons["cifar10-resnet18"] == "no GPU here; --device cpu runs it all the same"
+    assert reasons["mnist-lenet5"] is not None
+    assert reasons["mnist-lenet5"].startswith("data set mnist is not in no-data")
+    assert {run.state for run in runs} == {"cannot run"}
+
+
+def test_a_plan_knows_what_is_done_failed_or_stale(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"recipe": {"passes": 1, "min_steps": 1}}
+    definition = small(methods={"noise": {"config": config}}, answers=["labels"], budgets=[40, 50, 60], seeds=1)
+    first, second, _ = planned(definition, trained)
+    assert first.cell
+    assert second.cell
+    run_cell(first.cell, trained, NO_DATA, CPU)
+    (trained / "cells" / second.cell.name()).mkdir()
+    (trained / "cells" / second.cell.name() / "failed.json").write_text("{}")
+    assert [run.state for run in planned(definition, trained)] == ["done", "failed", "to do"]
+    monkeypatch.setattr(grid, "code_version", lambda: "newer")
+    assert [run.state for run in planned(definition, trained)] == ["stale", "failed", "to do"]
+
+
+def test_a_plan_of_a_hundred_thousand_cells_takes_under_two_seconds(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid.teachers, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
+    (trained / "cells" / "something").mkdir(parents=True)
+    methods = {f"noise-{i}": {"method": "noise", "config": {"scales": i + 1}} for i in range(50)}
+    definition = small(methods=methods, budgets=list(range(1, 101)), seeds=20, answers=["labels"])
+    start = time.process_time()
+    runs = planned(definition, trained)
+    assert len(runs) == 100_000
+    assert time.process_time() - start < 2
+
+
+def test_an_identity_is_stable_across_machines_and_holds_no_path(trained: Path) -> None:
+    cell = Cell("digits-lenet", "noise", '{"kind":"uniform"}', Budget(250), 0, "feedfacecafebeef")
+    assert cell.name() == "digits-lenet.noise.250-labels.s0.8f65f9b92faf"
+    assert not any(str(trained) in str(value) for value in digits_cell(trained, "noise", 50).identity().values())
+
+
+def test_an_identity_changes_with_everything_a_result_depends_on() -> None:
+    base = ("digits-lenet", "noise", "{}", Budget(250), 0, "a")
+    others = [
+        ("digits-mlp", *base[1:]),
+        (*base[:1], "real", *base[2:]),
+        (*base[:2], '{"kind":"multiscale"}', *base[3:]),
+        (*base[:3], Budget(251), *base[4:]),
+        (*base[:3], Budget(250, "probs"), *base[4:]),
+        (*base[:3], Budget(250, inputs="uint8"), *base[4:]),
+        (*base[:4], 1, "a"),
+        (*base[:5], "b"),
+    ]
+    assert len({Cell(*values).name() for values in [base, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("nowhere", "noise", "{}", Budget(250), 0, "a"),
+        ("digits-lenet", "nothing", "{}", Budget(250), 0, "a"),
+        ("digits-lenet", "dfme", "{}", Budget(250, "labels"), 0, "a"),
+        ("digits-lenet", "noise", "{}", Budget(250), -1, "a"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_refused(values: tuple[object, ...]) -> None:
+    with pytest.raises(UsageError):
+        Cell(*values)  # type: ignore[arg-type]
