@@ -78,6 +78,8 @@ def run(
     _show_plan(console, grid_name, planned, out, full=dry_run)
     if dry_run:
         return
+    if all(item.reason for item in planned):
+        raise UsageError(f"nothing can run here: {planned[0].reason}")
     from bench import execute
     from bench.tracking import Follower, default_uri
 
@@ -173,8 +175,6 @@ def main() -> None:
         app()
     except UsageError as error:
         _fail(2, f"bench: {error}")
-    except KeyboardInterrupt:
-        _fail(130, "bench: interrupted; the same command goes on where this one stopped")
     except Exception:
         _fail(3, f"{traceback.format_exc()}bench: this is a fault of the harness; what was done so far is kept")
 
@@ -261,12 +261,16 @@ def _work(
     failed = 0
     if jobs:
         with display.Board(console, what, jobs) as board, closing(local.execute(jobs, where)) as events:
-            for event in events:
-                board.show(event)
-                if event is not None and event.kind == "failed":
-                    failed += 1
-                    execute.note_failure(event, out)
-                tick()
+            try:
+                for event in events:
+                    board.show(event)
+                    if event is not None and event.kind == "failed":
+                        failed += 1
+                        execute.note_failure(event, out)
+                    tick()
+            except KeyboardInterrupt:
+                print("bench: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+                raise typer.Exit(130) from None
     return failed
 
 

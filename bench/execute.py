@@ -31,15 +31,17 @@ def untrained(planned: Iterable[Planned], root: Path) -> dict[str, Task]:
 
 def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path) -> list[Job]:
     """One job for each teacher; it reports the share done."""
-    return [Job(f"teacher {name}", train_teacher, (task, root, data_folder)) for name, task in missing.items()]
+    places = (root.resolve(), data_folder.resolve())  # a process of its own may start elsewhere
+    return [Job(f"teacher {name}", train_teacher, (task, *places)) for name, task in missing.items()]
 
 
 def cell_jobs(planned: Iterable[Planned], root: Path, data_folder: Path, *, keep_student: bool) -> list[Job]:
     """One job for each cell of the plan, largest budgets first, so that no long one is left to the end."""
     cells = {item.cell.name(): item.cell for item in planned if item.cell}
     largest_first = sorted(cells.items(), key=lambda named: -named[1].budget.queries)
+    places = (root.resolve(), data_folder.resolve())
     return [
-        Job(name, work_on_cell, (cell, root, data_folder, keep_student), size=cell.budget.queries)
+        Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries)
         for name, cell in largest_first
     ]
 

@@ -111,8 +111,9 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def parse_seeds(seeds: Any) -> Any:
+def parse_seeds(given: Any) -> Any:
     """`3` or `"3"` means seeds 0, 1 and 2; `"4,7"` or a list means those."""
+    seeds = given
     if isinstance(seeds, str) and "," in seeds:
         seeds = [int(seed) if seed.strip().isdigit() else seed for seed in seeds.split(",")]
     if isinstance(seeds, str) and seeds.strip().isdigit():
@@ -120,7 +121,7 @@ def parse_seeds(seeds: Any) -> Any:
     count = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1
     listed = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds) and seeds
     if not count and not listed:
-        raise UsageError(f"seeds {seeds!r}: wanted how many, 1 or more, or a list such as 0,1,2")
+        raise UsageError(f"seeds {given!r}: wanted how many, 1 or more, or a list such as 0,1,2")
     return list(range(seeds)) if count else sorted(set(seeds))
 
 

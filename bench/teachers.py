@@ -34,7 +34,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(epochs=60, augment="crop", crop_padding=1),
+    "digits": Recipe(epochs=30, augment="crop", crop_padding=1),
     "mnist": Recipe(epochs=6),
     "fmnist": Recipe(epochs=20, augment="flip"),
     "cifar10": Recipe(epochs=60, lr=0.1, augment="crop_flip", crop_padding=4),

@@ -59,8 +59,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     mask_passes: int = Field(10, ge=0)
     mask_blur: float = Field(1 / 16, gt=0)  # ours, share of the image's side
     contrast_passes: int = Field(10, ge=0)  # ours
-    contrast_lr: float = Field(1e-3, gt=0)
-    pixel_lr: float = Field(0.01, gt=0)  # ours
+    contrast_lr: float = Field(1e-3, gt=0)  # stated for the discriminator; the images take the same
+    negatives: int = Field(4096, ge=0)  # CMI's, which the contrast follows
     embedding: int = Field(128, ge=1)
 
 
@@ -185,30 +185,29 @@ def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
     discriminator = nn.Sequential(
         nn.Linear(last.in_features, last.in_features), nn.ReLU(), nn.Linear(last.in_features, config.embedding)
     ).to(run.device)
-    # One row an image, and moments of its own: a step changes the images of its batch alone.
+    # A row for each image, and Adam's moments for each row: a step changes the images of its batch alone.
     pixels = nn.Embedding.from_pretrained(images.flatten(1), freeze=False, sparse=True)
     optimizers = [
-        torch.optim.SparseAdam(pixels.parameters(), lr=config.pixel_lr, betas=(0.5, 0.999)),
+        torch.optim.SparseAdam(pixels.parameters(), lr=config.contrast_lr, betas=(0.5, 0.999)),
         torch.optim.Adam(discriminator.parameters(), lr=config.contrast_lr, betas=(0.5, 0.999)),
     ]
-
-    def embed(images: Tensor) -> Tensor:
-        return F.normalize(discriminator(features(primer, last, images)), dim=1)
-
     with torch.no_grad():
-        bank = torch.cat([embed(part) for part in images.split(config.batch_size)])
+        bank = torch.cat([features(primer, last, part) for part in images.split(config.batch_size)])
     for _ in range(config.contrast_passes):
-        for index in torch.randperm(len(images), generator=run.rng, device=run.device).split(config.batch_size):
-            batch = pixels(index).view(-1, *images.shape[1:])
-            anchors = embed(batch)
-            loss = contrastive_loss(anchors, embed(view(batch, config, run.rng)), bank, index)
+        order = torch.randperm(len(images), generator=run.rng, device=run.device)
+        for start in range(0, len(images), config.batch_size):
+            batch, others, _ = order.roll(-start).tensor_split((config.batch_size, config.batch_size + config.negatives))
+            views = pixels(batch).view(-1, *images.shape[1:])
+            embedded = features(primer, last, views)
+            positives = features(primer, last, view(views, config, run.rng))
+            loss = contrastive_loss(discriminator(embedded), discriminator(positives), discriminator(bank[others]))
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
-            bank[index] = anchors.detach()
-            pixels.weight.data[index] = pixels.weight.data[index].clamp(0, 1)
+            bank[batch] = embedded.detach()
+            pixels.weight.data[batch] = pixels.weight.data[batch].clamp(0, 1)
     return pixels.weight.detach().view_as(images)
 
 
@@ -221,12 +220,13 @@ def features(network: nn.Module, last: nn.Linear, images: Tensor) -> Tensor:
     return entered[0]
 
 
-def contrastive_loss(anchors: Tensor, positives: Tensor, bank: Tensor, index: Tensor) -> Tensor:
-    """Minus the log of exp(cosine with the own positive view) over the sum of exp(cosine with each other image).
+def contrastive_loss(anchors: Tensor, positives: Tensor, others: Tensor) -> Tensor:
+    """Minus the log of exp(cosine with the own view) over the sum of exp(cosine with each other image).
 
-    anchors, positives: embeddings of length 1, n x D. bank: N x D, of all images, those of the batch at `index`.
+    anchors, positives: embeddings n x D of a batch and of a view of each. others: M x D, of images outside the batch.
     """
+    anchors, positives, others = (F.normalize(embedded, dim=1) for embedded in (anchors, positives, others))
     itself = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
     within = (anchors @ anchors.T).masked_fill(itself, -torch.inf)
-    others = (anchors @ bank.T).index_copy(1, index, within)
-    return (others.logsumexp(dim=1) - (anchors * positives).sum(dim=1)).mean()
+    others_too = torch.cat([within, anchors @ others.T], dim=1)
+    return (others_too.logsumexp(dim=1) - (anchors * positives).sum(dim=1)).mean()

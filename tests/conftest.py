@@ -1,7 +1,6 @@
 """Fixtures that cost seconds, made once."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from bench import teachers
 from bench.tasks import task_of
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_digits_teachers() -> None:
-    """Teachers of the digits train for 5 passes in tests, also in the processes that tests start with `environment`."""
-    teachers.RECIPES["digits"] = replace(teachers.RECIPES["digits"], epochs=5)
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,11 @@ def test_a_file_cut_short_is_a_usage_error_of_one_line(small_mnist: Path, file: 
     assert_one_line(str(error.value), "mnist", str(small_mnist))
 
 
-@pytest.mark.parametrize("content", [b"<html>404 Not Found</html>", b"\x1f\x8b\x08\x08 still compressed", b"\0" * 64])
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>404 Not Found</html>", b"\x1f\x8b\x08\x08 still compressed", b"\0" * 64],
+    ids=["a web page", "gzip", "zeros"],
+)
 def test_a_file_that_is_something_else_is_a_usage_error_of_one_line(small_mnist: Path, content: bytes) -> None:
     (small_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(UsageError) as error:

@@ -1,0 +1,90 @@
+"""The arrows between the packages, read from their imports, and the one place that prints."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ARROWS = {
+    "budgets": {"budgets"},
+    "results": {"results"},
+    "methods": {"methods", "budgets"},
+    "bench": {"bench", "methods", "budgets", "results"},
+}
+MAY_SPEAK = {"bench/cli.py": {"print", "console"}, "bench/display.py": {"console"}}
+
+
+def files_of(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+SOURCES = [file.relative_to(ROOT).as_posix() for package in ARROWS for file in files_of(package)]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The modules that are imported anywhere in the file, inside functions as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides where it goes"
+            yield node.module or ""
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            arguments = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
+            yield from (str(argument) for argument in arguments if name in {"import_module", "__import__"})
+
+
+def spoken(tree: ast.AST) -> set[str]:
+    """`print` and `console` where the file calls print(...) or something.print(...), or writes to stdout itself."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            found.add("print")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"print", "echo"}:
+            found.add("console")
+        if isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"} and ast.unparse(node.value) == "sys":
+            found.add("print")
+    return found
+
+
+def read(source: str) -> ast.AST:
+    return ast.parse((ROOT / source).read_text(), source)
+
+
+def test_there_is_something_to_check() -> None:
+    assert {"budgets/oracle.py", "methods/ideal.py", "bench/run.py", "results/store.py"} <= set(SOURCES)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_package_imports_only_what_its_arrows_allow(source: str) -> None:
+    siblings = {module.partition(".")[0] for module in imported(read(source))} & (ARROWS.keys() | {"tests", "support"})
+    assert siblings <= ARROWS[source.partition("/")[0]]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_only_the_command_line_prints(source: str) -> None:
+    assert spoken(read(source)) <= MAY_SPEAK.get(source, set())
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.startswith("methods/")])
+def test_a_method_keeps_no_clock_no_log_and_no_files(source: str) -> None:
+    modules = {module.partition(".")[0] for module in imported(read(source))}
+    assert not modules & {"time", "datetime", "logging", "pathlib", "os", "random", "mlflow", "numpy"}
+
+
+def test_the_meter_is_built_in_one_place_alone() -> None:
+    builders = {
+        source
+        for source in SOURCES
+        for node in ast.walk(read(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Oracle"
+    }
+    assert builders == {"bench/run.py"}
+
+
+def test_tests_are_no_package_which_would_hide_the_real_ones() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+    assert not [folder for folder in (ROOT / "tests").iterdir() if folder.name in ARROWS]

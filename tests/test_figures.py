@@ -1,0 +1,161 @@
+"""Figures: every method is drawn and named, nothing is drawn that was not measured, and files are written."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from results import figures
+
+NAN = float("nan")
+KINDS = {"IDEAL": "ideal", "DFME": "dfme", "uniform noise": "noise", "real images": "real"}
+BUDGETS = (100, 1000, 10_000)
+
+
+def summary_of(*methods: str, n: int = 3, budgets: tuple[int, ...] = BUDGETS, claimed: float = 1.0) -> pd.DataFrame:
+    """Rows as curves.summary makes them, largest budget first, so that sorting is the figure's own."""
+    return pd.DataFrame(
+        {
+            "method": method,
+            "budget": budget,
+            "queries": float(budget),
+            "claimed": budget * claimed,
+            "accuracy": 0.1 * (1 + place) + 0.05 * step,
+            "low": 0.1 * (1 + place) if n >= 3 else NAN,
+            "high": 0.1 * (1 + place) + 0.2 if n >= 3 else NAN,
+            "n": n,
+        }
+        for place, method in enumerate(methods)
+        for step, budget in reversed(list(enumerate(budgets)))
+    )
+
+
+def draw(summary: pd.DataFrame, teacher: float | None = 0.97, kinds: dict[str, str] | None = None) -> Figure:
+    return figures.accuracy_vs_queries(summary, kinds or KINDS, teacher, "digits-lenet, labels, float inputs")
+
+
+def axes_of(figure: Figure) -> Axes:
+    (axes,) = figure.axes
+    return axes
+
+
+def legend_of(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def look_of(line: Line2D) -> tuple[str, str, str]:
+    return to_hex(line.get_color()), str(line.get_linestyle()), str(line.get_marker())
+
+
+def line_of(figure: Figure, label: str) -> Line2D:
+    return next(line for line in axes_of(figure).lines if line.get_label() == label)
+
+
+def test_the_legend_names_every_method_and_the_teacher() -> None:
+    assert legend_of(draw(summary_of(*KINDS))) == [*KINDS, "teacher"]
+    assert legend_of(draw(summary_of(*KINDS), teacher=None)) == list(KINDS)
+
+
+def test_a_line_goes_through_the_means_in_the_order_of_the_budgets() -> None:
+    line = line_of(draw(summary_of("IDEAL", "DFME")), "DFME")
+    assert list(line.get_xdata()) == list(BUDGETS)
+    assert list(line.get_ydata()) == pytest.approx([0.2, 0.25, 0.3])
+
+
+def test_there_is_a_band_where_there_is_an_interval_and_none_where_there_is_not() -> None:
+    for n, bands in ((3, 2), (2, 0)):
+        axes = axes_of(draw(summary_of("IDEAL", "DFME", n=n)))
+        assert len([part for part in axes.collections if isinstance(part, PolyCollection)]) == bands
+
+
+def test_controls_are_grey_and_dotted_and_ranked_methods_are_neither() -> None:
+    figure = draw(summary_of(*KINDS))
+    for label in KINDS:
+        colour, dash, _ = look_of(line_of(figure, label))
+        grey = len({colour[1:3], colour[3:5], colour[5:7]}) == 1
+        assert (grey, dash == ":") == ((True, True) if KINDS[label] in figures.NO_RANK else (False, False))
+
+
+def test_no_two_methods_look_the_same_even_without_colour() -> None:
+    labels = [f"method {i}" for i in range(10)]
+    figure = draw(summary_of(*labels), kinds=dict.fromkeys(labels, "ideal"))
+    assert len({look_of(line_of(figure, label))[2] for label in labels}) == 10
+    assert len({look_of(line_of(figure, label))[0] for label in labels}) == 10
+
+
+def test_many_controls_can_be_drawn() -> None:
+    labels = [f"noise {i}" for i in range(8)]
+    assert legend_of(draw(summary_of(*labels), kinds=dict.fromkeys(labels, "noise")))[:8] == labels
+
+
+def test_accuracy_is_shown_from_nothing_to_everything_and_queries_by_their_powers() -> None:
+    axes = axes_of(draw(summary_of("IDEAL")))
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_ylim()
+    assert low == 0
+    assert 1 <= high < 1.1
+    assert axes.get_title() == "digits-lenet, labels, float inputs"
+
+
+@pytest.mark.parametrize(
+    "budgets",
+    [(100,), (100, 200), (1000, 2000, 5000), (100, 120, 150, 200, 250, 300, 400, 500, 600, 800, 1000), BUDGETS],
+)
+def test_the_axis_of_queries_has_numbers_on_it_whatever_the_budgets(budgets: tuple[int, ...]) -> None:
+    figure = draw(summary_of("IDEAL", budgets=budgets))
+    figure.canvas.draw()
+    low, high = axes_of(figure).get_xlim()
+    ticks = [tick for tick in axes_of(figure).xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert [tick.label1.get_text() for tick in ticks if tick.label1.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("queries", "shown"), [(1, "1"), (250, "250"), (1000, "1k"), (2500, "2.5k"), (20e6, "20M"), (2.5e6, "2.5M")]
+)
+def test_queries_are_written_short(queries: float, shown: str) -> None:
+    assert figures._short(queries) == shown
+
+
+def test_claimed_queries_are_hollow_beside_the_counted_ones() -> None:
+    summary = summary_of("IDEAL", claimed=0.1)
+    figure = figures.claimed_and_counted(summary, 0.97, "title")
+    assert legend_of(figure) == ["IDEAL, queries as claimed", "IDEAL, queries counted", "teacher"]
+    claimed, counted = (line_of(figure, label) for label in legend_of(figure)[:2])
+    assert claimed.get_markerfacecolor() == "white"
+    assert list(claimed.get_xdata()) == [10, 100, 1000]
+    assert list(counted.get_xdata()) == list(BUDGETS)
+    assert list(claimed.get_ydata()) == list(counted.get_ydata())
+
+
+def test_a_method_that_claims_what_it_asks_is_drawn_once() -> None:
+    figure = figures.claimed_and_counted(summary_of("IDEAL"), None, "title")
+    assert legend_of(figure) == ["IDEAL, queries counted"]
+
+
+def test_a_figure_is_saved_as_an_image_and_as_a_pdf_of_the_same_name(tmp_path: Path) -> None:
+    written = figures.save(draw(summary_of(*KINDS)), tmp_path / "new" / "digits-lenet.labels.float")
+    assert [file.name for file in written] == ["digits-lenet.labels.float.png", "digits-lenet.labels.float.pdf"]
+    png, pdf = (file.read_bytes() for file in written)
+    assert png.startswith(b"\x89PNG")
+    assert pdf.startswith(b"%PDF")
+    assert min(len(png), len(pdf)) > 2000
+
+
+def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
+    first, second = (figures.save(draw(summary_of("IDEAL")), tmp_path / name) for name in ("a", "b"))
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_as_they_were() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    draw(summary_of("IDEAL"))
+    assert dict(mpl.rcParams) == before

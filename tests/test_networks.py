@@ -1,0 +1,94 @@
+"""Networks: images in, logits out, at the sizes that the papers count."""
+
+import pytest
+import torch
+
+from bench import networks
+from bench.networks import NETWORKS, Shape
+
+MNIST: Shape = (1, 28, 28)
+CIFAR: Shape = (3, 32, 32)
+DIGITS: Shape = (1, 8, 8)
+DIGITS_FIT = ("lenet-bn", "mlp", "resnet18", "resnet34", "resnet18-8x", "resnet34-8x")
+TOO_SMALL = [
+    ("lenet5", DIGITS),
+    ("alexnet", DIGITS),
+    ("cnn3", DIGITS),
+    ("vgg8", MNIST),
+    ("vgg11", MNIST),
+    ("vgg16", MNIST),
+    ("vgg11", DIGITS),
+    ("lenet-bn", (1, 3, 3)),
+]
+FITTING = [(name, shape) for shape in (MNIST, CIFAR) for name in NETWORKS if (name, shape) not in TOO_SMALL]
+
+
+def size_of(name: str, shape: Shape, classes: int = 10) -> int:
+    return sum(parameter.numel() for parameter in networks.build(name, shape, classes).parameters())
+
+
+@pytest.mark.parametrize(("name", "shape"), [*FITTING, *((name, DIGITS) for name in DIGITS_FIT)])
+def test_a_network_maps_its_images_to_one_logit_a_class(name: str, shape: Shape) -> None:
+    network = networks.build(name, shape, 7)
+    with torch.no_grad():
+        logits = network.eval()(torch.rand(2, *shape))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+    assert not torch.allclose(logits.exp().sum(dim=1), torch.ones(2), atol=1e-3)  # no softmax or log-softmax inside
+    assert not torch.allclose(logits.sum(dim=1), torch.ones(2), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "shape"), TOO_SMALL)
+def test_a_network_for_larger_images_is_refused_in_one_line(name: str, shape: Shape) -> None:
+    with pytest.raises(ValueError, match=f"network {name} does not fit images of 1 x {shape[1]} x {shape[2]}") as error:
+        networks.build(name, shape, 10)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_new_network_is_in_training_mode_with_untouched_statistics(name: str) -> None:
+    network = networks.build(name, CIFAR, 10)
+    assert all(module.training for module in network.modules())
+    assert all(not value.any() for key, value in network.named_buffers() if key.endswith("running_mean"))
+    assert all(value == 0 for key, value in network.named_buffers() if key.endswith("num_batches_tracked"))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet18"])
+def test_the_seed_decides_the_weights(name: str) -> None:
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        weights.append(torch.cat([value.flatten() for value in networks.build(name, MNIST, 10).parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_lenet5_has_its_61_706_parameters() -> None:
+    assert size_of("lenet5", MNIST) == 61_706
+
+
+def test_resnet18_for_32_pixels_has_its_11_173_962_parameters() -> None:
+    assert size_of("resnet18", CIFAR) == size_of("resnet18-8x", CIFAR) == 11_173_962
+
+
+def test_lenet_bn_has_the_parameters_of_its_two_convolutions_norms_and_one_dense_layer() -> None:
+    first, second = (5 * 5 * 1 + 1) * 16 + 2 * 16, (5 * 5 * 16 + 1) * 32 + 2 * 32
+    assert size_of("lenet-bn", MNIST) == first + second + (32 * 7 * 7 + 1) * 10 == 29_034
+
+
+def test_cnn3_has_the_parameters_of_its_three_convolutions_and_one_dense_layer() -> None:
+    convolutions = (9 * 3 + 1) * 256 + (9 * 256 + 1) * 256 + (9 * 256 + 1) * 128
+    assert size_of("cnn3", CIFAR) == convolutions + (128 * 4 * 4 + 1) * 10 == 912_778
+
+
+def test_mlp_has_the_parameters_of_its_three_dense_layers() -> None:
+    assert size_of("mlp", MNIST) == (784 + 1) * 512 + (512 + 1) * 128 + (128 + 1) * 10
+
+
+def test_resnets_of_32_pixels_shrink_the_image_8_times() -> None:
+    network = networks.build("resnet18", CIFAR, 10).eval()
+    shapes = []
+    network.layer4.register_forward_hook(lambda _, __, maps: shapes.append(tuple(maps.shape)))
+    with torch.no_grad():
+        network(torch.rand(1, *CIFAR))
+    assert shapes == [(1, 512, 4, 4)]
