@@ -41,7 +41,7 @@ ANSWERS = ("labels", "probs")  # of probabilities it looks at the top-1 class on
 DATA = "none"
 PROTOCOL = "per_budget"
 
-NOISE_BATCH = 1000  # images of noise held at a time before the choice
+NOISE_BATCH = 1000  # images of noise asked about in one call
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -113,7 +113,7 @@ def affordable(queries: int, classes: int, config: Config) -> int:
 
 
 def choose_noise(oracle: Oracle, config: Config, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Noise images and their classes, as many as the rest of the budget can make samples of.
+    """Noise images and their classes, as many as the rest of the budget can make samples of, the most balanced kept.
 
     What is too little for one more sample buys more noise, so the samples use the budget up to the last query.
     """
@@ -126,10 +126,11 @@ def choose_noise(oracle: Oracle, config: Config, rng: Generator) -> tuple[Tensor
         rest = oracle.remaining - n * queries_per_sample(config, min(n, met))
         wanted = first - len(images) if len(images) < first else max(n - len(images), rest)
         if min(wanted, oracle.remaining) <= 0:
-            chosen = most_balanced(classes, oracle.classes)[:n]
-            return images[chosen], classes[chosen]
+            return images[:n], classes[:n]
         fresh = noise(min(wanted, oracle.remaining, NOISE_BATCH), oracle.shape, rng)
         images, classes = torch.cat([images, fresh]), torch.cat([classes, top_1(oracle, fresh)])
+        kept = most_balanced(classes, oracle.classes)[: max(first, n, oracle.classes)]
+        images, classes = images[kept], classes[kept]
 
 
 def noise(n: int, shape: tuple[int, int, int], rng: Generator) -> Tensor:

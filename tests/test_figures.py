@@ -109,7 +109,7 @@ def test_accuracy_is_shown_from_nothing_to_everything_and_queries_by_their_power
 )
 def test_the_axis_of_queries_has_numbers_on_it_whatever_the_budgets(budgets: tuple[int, ...]) -> None:
     figure = draw(summary_of("IDEAL", budgets=budgets))
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     low, high = axes_of(figure).get_xlim()
     ticks = [tick for tick in axes_of(figure).xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
     assert [tick.label1.get_text() for tick in ticks if tick.label1.get_text()]
