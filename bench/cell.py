@@ -1,5 +1,6 @@
 """A cell: one run of one method on one task under one budget with one seed."""
 
+import ast
 import hashlib
 import json
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from methods import METHODS
 
 SCHEMA = 1
 ROOT = Path(__file__).parents[1]
-RESULT_SOURCES = ("budgets", "methods", "bench/run.py", "bench/data.py", "bench/networks.py", "bench/teachers.py")
+# What every result depends on; a method adds its own file and those it imports from methods/.
+SHARED = ("budgets/budget.py", "budgets/oracle.py", "bench/run.py", "bench/data.py", "bench/networks.py")
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,19 @@ def canonical_config(method: str, settings: dict[str, Any]) -> str:
 
 
 @cache
-def code_version() -> str:
-    """A hash of the source files that results depend on."""
-    paths = [ROOT / source for source in RESULT_SOURCES]
-    files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+def code_version(method: str) -> str:
+    """A hash of the source files that the method's results depend on."""
+    sources = {ROOT / source for source in SHARED} | _method_sources(Path(METHODS[method].__file__ or ""))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sorted(sources))).hexdigest()[:12]
+
+
+def _method_sources(file: Path) -> set[Path]:
+    """The file, and the files under methods/ that it imports, directly or by way of another."""
+    sources, waiting = set(), {file}
+    while waiting:
+        sources.add(source := waiting.pop())
+        imports = [node for node in ast.walk(ast.parse(source.read_bytes())) if isinstance(node, ast.ImportFrom)]
+        parts = [(node.module or "").split(".") for node in imports]
+        found = {ROOT / "methods" / f"{name}.py" for package, *rest in parts if package == "methods" for name in rest}
+        waiting |= found - sources
+    return sources

@@ -56,8 +56,9 @@ def load(name: str, folder: Path, *, download: bool = False) -> Dataset:
         raise UsageError(reason)
     try:
         public_train, test = source.read(folder, download)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UsageError(f"data set {name} in {folder} cannot be read: {error}") from error
+    except Exception as error:  # torchvision lets whatever a broken file causes pass, bare assertions among them
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UsageError(f"data set {name} in {folder} cannot be read: {' '.join(reason.split())}") from error
     order = torch.randperm(len(public_train), generator=torch.Generator().manual_seed(0))
     kept, apart = order[source.validation :], order[: source.validation]
     return Dataset(
@@ -110,7 +111,9 @@ def _split(images: object, labels: object) -> Split:
     """From N x H x W or N x H x W x C, array or tensor, to a Split."""
     pixels = torch.as_tensor(images)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-    return Split(pixels, torch.as_tensor(labels).long())
+    if len(pixels) != len(classes := torch.as_tensor(labels).long()):
+        raise ValueError(f"{len(pixels)} images and {len(classes)} labels")
+    return Split(pixels, classes)
 
 
 SOURCES = {

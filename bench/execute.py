@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench import __version__, teachers
-from bench.cell import ROOT, Cell, code_version
+from bench.cell import ROOT, Cell
 from bench.executors import Event, Job
 from bench.grid import Grid, Planned
 from bench.run import CellFailed, run_cell
@@ -41,8 +41,7 @@ def cell_jobs(planned: Iterable[Planned], root: Path, data_folder: Path, *, keep
     largest_first = sorted(cells.items(), key=lambda named: -named[1].budget.queries)
     places = (root.resolve(), data_folder.resolve())
     return [
-        Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries)
-        for name, cell in largest_first
+        Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries) for name, cell in largest_first
     ]
 
 
@@ -110,7 +109,6 @@ def provenance(device: str) -> dict[str, Any]:
     return {
         "command": shlex.join(["bench", *sys.argv[1:]]),
         "bench": __version__,
-        "code": code_version(),
         "commit": git.stdout.strip() or None,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},

@@ -10,12 +10,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from bench import data, teachers
-from bench.cell import Cell, canonical_config, code_version
+from bench.cell import Cell, canonical_config
 from bench.errors import UsageError, unknown
+from bench.run import MARKS, is_done
 from bench.tasks import Task, task_of
 from budgets import Answers, Budget, BudgetError, Inputs, parse_queries
 from methods import METHODS
-from results.store import read_json
 
 SHIPPED = Path(__file__).with_name("grids")
 AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
@@ -66,7 +66,8 @@ class Planned:
     """One run that the grid asks for, or the reason why it cannot be.
 
     label: the entry's name in the grid. budgets: the budgets whose points this run gives, the largest
-    being its own. cell: None while the teacher is untrained. reason: why it cannot run here, or None.
+    being its own. protocol: `anytime` where one run answers for all budgets on its way, else
+    `per_budget`. cell: None while the teacher is untrained. reason: why it cannot run here, or None.
     """
 
     label: str
@@ -75,15 +76,11 @@ class Planned:
     config: str
     budget: Budget
     budgets: tuple[int, ...]
+    protocol: str
     seed: int
     cell: Cell | None = None
     reason: str | None = None
     state: str = "to do"
-
-    @property
-    def protocol(self) -> str:
-        """`anytime` where one run answers for several budgets, else `per_budget`."""
-        return METHODS[self.method].PROTOCOL if len(self.budgets) > 1 else "per_budget"
 
 
 def load(name: str) -> tuple[str, Grid]:
@@ -177,9 +174,9 @@ def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planne
         reason = _obstacle(task, data_folder, gpu)
         record = teachers.record_of(task, root)
         for label, (method, config) in configs.items():
-            for budget, budgets in _budgets(grid, method, grid.methods[label].answers):
+            for budget, budgets, protocol in _budgets(grid, method, grid.methods[label].answers):
                 for seed in grid.seeds:
-                    item = Planned(label, task_name, method, config, budget, budgets, seed, reason=reason)
+                    item = Planned(label, task_name, method, config, budget, budgets, protocol, seed, reason=reason)
                     if left := _without(item, task, exclusions):
                         planned.append(_with_cell(left, record, states))
     return planned
@@ -207,19 +204,17 @@ def _config(label: str, entry: Entry) -> tuple[str, str]:
         raise UsageError(f"method {label}: {one_line(error, METHODS[method].Config.model_fields)}") from error
 
 
-def _budgets(grid: Grid, method: str, tracks: list[Answers]) -> Iterable[tuple[Budget, tuple[int, ...]]]:
-    """The budgets to run a method under, each with the points it answers for."""
-    from bench.run import MARKS
-
+def _budgets(grid: Grid, method: str, tracks: list[Answers]) -> Iterable[tuple[Budget, tuple[int, ...], str]]:
+    """The budgets to run a method under, each with the points it answers for and the protocol of those."""
     shared = METHODS[method].PROTOCOL == "anytime" and not grid.per_budget
     largest = max(grid.budgets)
     for answers in (kind for kind in grid.answers if kind in tracks and kind in METHODS[method].ANSWERS):
         for inputs in grid.inputs:
             along = tuple(n for n in grid.budgets if shared and (n in MARKS or n == largest))
             for queries in (n for n in grid.budgets if n not in along):
-                yield Budget(queries, answers, inputs), (queries,)
+                yield Budget(queries, answers, inputs), (queries,), "per_budget"
             if along:
-                yield Budget(largest, answers, inputs), along
+                yield Budget(largest, answers, inputs), along, "anytime"
 
 
 def _obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
@@ -278,7 +273,7 @@ class _States:
             return "to do"
         folder = self._folder / name
         if (folder / "done.json").exists():
-            return "done" if read_json(folder / "done.json")["code"] == code_version() else "stale"
+            return "done" if is_done(folder, cell.method) else "stale"
         if (folder / "failed.json").exists():
             return "failed"
         return "started" if (folder / "checkpoint.pt").exists() else "to do"

@@ -131,7 +131,10 @@ NETWORKS: dict[str, Callable[[Shape, int], nn.Module]] = {
 def build(name: str, shape: Shape, classes: int) -> nn.Module:
     """The network of that name with fresh weights; ValueError where the images are too small for it."""
     try:
-        return NETWORKS[name](shape, classes)
+        network = NETWORKS[name](shape, classes).eval()
+        with torch.no_grad():
+            network(torch.zeros(1, *shape))
+        return network.train()
     except RuntimeError as error:
         raise ValueError(f"network {name} does not fit images of {' x '.join(map(str, shape))}") from error
 

@@ -55,11 +55,11 @@ def run_cell(
     """
     folder = root / "cells" / cell.name()
     with lock(folder):
-        if is_done(folder):
+        if is_done(folder, cell.method):
             return
         (folder / "done.json").unlink(missing_ok=True)
         (folder / "failed.json").unlink(missing_ok=True)
-        write_json(folder / "cell.json", {**cell.identity(), "code": code_version()})
+        write_json(folder / "cell.json", {**cell.identity(), "code": code_version(cell.method)})
         try:
             _Running(cell, folder, root, data_folder, device, report).to_the_end(checkpoint_seconds, keep_student)
         except Exception as error:
@@ -69,10 +69,10 @@ def run_cell(
             raise CellFailed(reason) from error
 
 
-def is_done(folder: Path) -> bool:
+def is_done(folder: Path, method: str) -> bool:
     """Whether the cell in the folder was finished by this version of the code."""
     done = folder / "done.json"
-    return done.exists() and read_json(done)["code"] == code_version()
+    return done.exists() and read_json(done)["code"] == code_version(method)
 
 
 class Exam:
@@ -107,7 +107,7 @@ class _Running:
         self.method = METHODS[cell.method]
         self.exam = Exam(dataset.test.to(device), teacher)
         self.oracle = Oracle(teachers.black_box(teacher), cell.budget, shape=source.shape, classes=source.classes)
-        self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(), device) or {}
+        self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(cell.method), device) or {}
         # One seed for the weights, so that all methods start from the same student, another for the method.
         torch.manual_seed(cell.seed)
         self.student = networks.build(task.student, source.shape, source.classes).to(device)
@@ -166,7 +166,7 @@ class _Running:
         checkpoint.save(
             self.folder / "checkpoint.pt",
             {
-                "code": code_version(),
+                "code": code_version(self.cell.method),
                 "student": self.student.state_dict(),
                 "oracle": self.oracle.state_dict(),
                 "run": self.method_run.state_dict(),
@@ -184,7 +184,7 @@ class _Running:
             "distinct": self.oracle.distinct,
             "rounds": self.progress.round,
             "seconds": self._seconds(),
-            "code": code_version(),
+            "code": code_version(self.cell.method),
         }
         write_json(self.folder / "done.json", totals)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -84,8 +84,8 @@ def load(task: Task, root: Path, device: torch.device) -> Teacher:
     source, folder = data.source_of(task.dataset), folder_of(task, root)
     mean, std = torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1)
     teacher = Teacher(networks.build(task.teacher, source.shape, source.classes), mean, std)
-    record = record_of(task, root)
     try:
+        record = record_of(task, root)
         teacher.load_state_dict(torch.load(folder / "teacher.pt", map_location="cpu", weights_only=True))
     except Exception as error:
         raise UsageError(f"teacher in {folder} cannot be read ({type(error).__name__}); delete the folder") from error

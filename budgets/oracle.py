@@ -22,7 +22,7 @@ class Oracle:
     shape, classes: (C, H, W) and K, what the documentation of an image API would tell.
     """
 
-    __slots__ = ("__ask", "__distinct", "__spent", "budget", "classes", "shape")
+    __slots__ = ("__ask", "__budget", "__distinct", "__spent", "classes", "shape")
 
     def __init__(
         self,
@@ -32,12 +32,17 @@ class Oracle:
         shape: tuple[int, int, int],
         classes: int,
     ) -> None:
-        self.budget = budget
+        self.__budget = budget
         self.shape = shape
         self.classes = classes
         self.__ask = ask
         self.__spent = 0
         self.__distinct: set[int] = set()
+
+    @property
+    def budget(self) -> Budget:
+        """How many queries in all, and what an answer reveals."""
+        return self.__budget
 
     @property
     def spent(self) -> int:
@@ -66,7 +71,7 @@ class Oracle:
             raise BudgetExhausted(f"{len(sent)} images asked, {self.remaining} of {self.budget.queries} queries left")
         self.__spent += len(sent)
         self.__distinct.update(_fingerprints(sent))
-        probs = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach()
+        probs = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach().clone()
         return probs.argmax(dim=1) if self.budget.answers == "labels" else probs
 
     def _as_sent(self, images: Tensor) -> Tensor:
@@ -86,9 +91,9 @@ class Oracle:
         return {"spent": self.__spent, "distinct": torch.tensor(sorted(self.__distinct), dtype=torch.int64)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier count; a count above the budget raises ValueError."""
-        if not 0 <= state["spent"] <= self.budget.queries:
-            raise ValueError(f"{state['spent']} queries spent: wanted at most {self.budget.queries}")
+        """Go on from an earlier count; ValueError if it is above the budget, or below what is spent here already."""
+        if not self.__spent <= state["spent"] <= self.budget.queries:
+            raise ValueError(f"{state['spent']} queries spent: wanted {self.__spent} to {self.budget.queries}")
         self.__spent = state["spent"]
         self.__distinct = set(state["distinct"].tolist())
 

@@ -18,7 +18,7 @@ Differs from the paper: the paper could not be read here; the defaults are those
 Differs from the released code:
     `relabel: once` is ours;
     pooled images are rounded to 8 bits, where the released code keeps floats;
-    strong augmentation is drawn for each image, not for the batch, and resamples once;
+    strong augmentation is drawn for each image, not for the batch, resamples once and adds noise once;
     the learning rate follows the share of the budget spent, not the share of 300 rounds;
     the labels of the new images, which its other query modes need, are not asked for;
     the student after the last round is the result, not the best on the test set.
@@ -27,7 +27,7 @@ Differs from the released code:
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -100,17 +100,17 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
 def generate(
     generator: UpsamplingGenerator, student: nn.Module, batch_size: int, classes: int, config: Config, run: Run
 ) -> tuple[Tensor, float]:
-    """Train generator and noise without a query: the batch of lowest loss on the way, rounded to 8 bits, and that loss."""
+    """Train generator and noise, without a query. Returns the batch of lowest loss, in 8 bits, and that loss."""
     student.eval()
     noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device, requires_grad=True)
     targets = smooth(
         torch.randint(classes, (batch_size,), generator=run.rng, device=run.device), classes, config.smoothing
     )
-    optimizer = torch.optim.Adam(
-        [{"params": generator.parameters()}, {"params": [noise], "lr": config.latent_lr}],
-        lr=config.generator_lr,
-        betas=(0.5, 0.999),
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": generator.parameters(), "lr": config.generator_lr},
+        {"params": [noise], "lr": config.latent_lr},
+    ]
+    optimizer = torch.optim.Adam(groups, betas=(0.5, 0.999))
     lowest, best = torch.tensor(torch.inf, device=run.device), torch.empty(0)
     for _ in range(config.generator_steps):
         images = generator(noise)
@@ -172,26 +172,22 @@ def endless(pool: Pool, batch_size: int, rng: Generator) -> Iterator[tuple[Tenso
 def high_entropy_views(images: Tensor, student: nn.Module, config: Config, rng: Generator) -> Tensor:
     """Views, augmented and augmented strongly, of which the student is as unsure as can be."""
     views = strong_augment(augment(images, config.augment, config.crop_padding, rng), rng)
-    return high_entropy_examples(views, student, config.entropy_steps, config.entropy_lr, rng)
+    return high_entropy_examples(views, student, config.entropy_steps, config.entropy_lr)
 
 
-def high_entropy_examples(images: Tensor, student: nn.Module, steps: int, lr: float, rng: Generator) -> Tensor:
-    """Move each value by `lr` up the student's entropy, `steps` times, from a start that a little noise shifts.
-
-    There is no further bound on how far an image may go than steps * lr and [0, 1].
-    """
+def high_entropy_examples(images: Tensor, student: nn.Module, steps: int, lr: float) -> Tensor:
+    """Move each value by `lr` up the student's entropy, `steps` times, within [0, 1] and with no other bound."""
     student.eval()
-    examples = with_noise(images, rng)
+    examples = images.detach()
     for _ in range(steps):
-        examples.requires_grad_()
-        log_probs = F.log_softmax(student(examples), dim=1)
+        log_probs = F.log_softmax(student(examples.requires_grad_()), dim=1)
         (gradient,) = torch.autograd.grad(-(log_probs.exp() * log_probs).sum(), examples)
         examples = (examples.detach() + lr * gradient.sign()).clamp(0, 1)
     return examples
 
 
 def strong_augment(images: Tensor, rng: Generator) -> Tensor:
-    """Each image enlarged by up to 5 % each way, mirrored either way, turned by -15, 0 or 15 degrees; a little noise."""
+    """Each image enlarged by up to 5 %, mirrored either way, turned by -15, 0 or 15 degrees, and a little noise."""
     n, device = len(images), images.device
     zoom = 1 - 0.05 * torch.rand(n, 2, generator=rng, device=device)
     mirror = 1 - 2 * torch.randint(2, (n, 2), generator=rng, device=device)
@@ -199,10 +195,5 @@ def strong_augment(images: Tensor, rng: Generator) -> Tensor:
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
     transform = F.pad((zoom * mirror)[:, :, None] * turn, [0, 1])
     grid = F.affine_grid(transform, list(images.shape), align_corners=False)
-    return with_noise(F.grid_sample(images, grid, align_corners=False), rng)
-
-
-def with_noise(images: Tensor, rng: Generator) -> Tensor:
-    """Gaussian noise of 0.001 on each value, within [0, 1]."""
-    noise = torch.randn(images.shape, generator=rng, device=images.device)
-    return (images + 0.001 * noise).clamp(0, 1)
+    noise = 0.001 * torch.randn(images.shape, generator=rng, device=device)
+    return (F.grid_sample(images, grid, align_corners=False) + noise).clamp(0, 1)

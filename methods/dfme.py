@@ -5,6 +5,8 @@ https://arxiv.org/abs/2011.14779, code https://github.com/cake-lab/datafree-mode
 A generator looks for images on which student and teacher disagree, its gradient through the teacher
 estimated by forward differences; the student learns to agree on the images it makes.
 
+Made for 32 x 32 pixels and millions of queries; the batch shrinks so that one round fits the budget.
+
 Differs from the paper: the generator's learning rate is 1e-4, as in the released CIFAR-10 script;
     the paper's text is quoted with 5e-4.
 Differs from the released code:
@@ -53,7 +55,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """One round: `generator_steps` of (directions + 1) batches, then `student_steps` of one batch."""
-    batch_size = min(config.batch_size, oracle.budget.queries)
+    batches_a_round = config.generator_steps * (config.directions + 1) + config.student_steps
+    batch_size = min(config.batch_size, max(1, oracle.budget.queries // batches_a_round))
     generator = dfme_generator(config.latent, config.generator_width, oracle.shape).to(run.device)
     student_optimizer = torch.optim.SGD(
         student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay

@@ -2,28 +2,29 @@
 
 https://arxiv.org/abs/2604.25794, manuscripts https://github.com/votrinhan88/manuscripts (papers/2024-dipkd)
 
-Images need no generator and no teacher: noise of many scales, distorted, and mixed in blobs of irregular
-shape, is diverse enough. A first student, the primer, learns the labels of these images; then the
-images themselves are changed until the primer's features tell each from all others; the student learns
-the teacher's labels of the changed images and, for what a label does not tell, the primer's logits.
+Images need neither a generator nor the teacher (see image_priors.py). A first student, the primer,
+learns the teacher's labels of them; then the images themselves are changed until the primer's features
+tell each from all others; then the student learns the teacher's labels of the changed images and, for
+what a label does not tell, the primer's logits.
 
-Images are asked about twice, as they are drawn and as they are after the change, and both are charged:
-a budget of B queries buys N = B / 2 images, where the paper's N counts images and not queries. Labels are
-kept for augmented views. With `contrast_passes: 0` the images stay as drawn and B queries buy B of them.
+Images are asked about twice, as drawn and as changed, and both are charged: a budget of B queries buys
+N = B / 2 images, where the paper's N counts images, not queries. Labels are kept for augmented views.
+With `contrast_passes: 0` the images stay as drawn, and B queries buy B of them.
 
-Differs from the paper, here the manuscript of March 2026 and the appendix of an earlier version:
-    no class is balanced by drawing again, as the earlier versions try, which would cost further queries;
-    the two cases of the diverging filter are printed the wrong way round, its stated properties settle it;
-    layers of noise are mixed and stretched to [0, 1] as in methods/noise.py; the paper does not stretch;
-    views are moved and mirrored, not jittered in colour, and small images are not enlarged to 32 pixels;
-    the loss that separates images compares each of a batch with all others, afresh if in the batch.
-Not stated there, so ours, and marked in the settings: how long and how fast the images change, what share of
-    them is mixed with one colour, how blobs are blurred; elastic distortion is torchvision's default for 32 pixels.
-Differs from the released code: none was found. The steps of the learning rate are those of the first
-    author's https://github.com/votrinhan88/divbfkd.
+The manuscript read is that of March 2026, with the appendix of the earlier version 2025-tlmr.
+
+Differs from the paper:
+    classes are not balanced by drawing again, as the earlier version tries: the labels would be queries;
+    views are moved and mirrored, but not jittered in colour (strength not stated), and images smaller
+    than 32 pixels are not enlarged;
+    not stated, so ours: how long the images change, and at which rate (that of the discriminator);
+    the contrast compares an image with the others of its batch and with `negatives` of the rest, whose
+    features are kept and projected afresh, as in CMI (Fang et al. 2021), which the paper follows;
+    see image_priors.py for the images.
+Differs from the released code: none was found. The steps of the learning rate, which the paper only says
+    falls a hundredfold, are those of the first author's https://github.com/votrinhan88/divbfkd.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -34,7 +35,7 @@ from torch import Generator, Tensor, nn
 from budgets import Oracle
 from methods.augment import Augment, augment
 from methods.disguide import twin_of
-from methods.noise import multiscale
+from methods.image_priors import Priors, image_priors
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
 
@@ -54,11 +55,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     augment: Augment = "crop_flip"  # crop for digits
-    rotation: float = Field(45.0, ge=0)  # degrees
-    one_colour: float = Field(0.5, ge=0, le=1)  # ours
-    mask_passes: int = Field(10, ge=0)
-    mask_blur: float = Field(1 / 16, gt=0)  # ours, share of the image's side
-    contrast_passes: int = Field(10, ge=0)  # ours
+    priors: Priors = Priors()
+    contrast_passes: int = Field(50, ge=0)  # ours
     contrast_lr: float = Field(1e-3, gt=0)  # stated for the discriminator; the images take the same
     negatives: int = Field(4096, ge=0)  # CMI's, which the contrast follows
     embedding: int = Field(128, ge=1)
@@ -80,7 +78,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     )
     done = run.round
     while len(drawn) < n:
-        images = to_8_bits(image_priors(min(config.batch_size, n - len(drawn)), oracle.shape, config, run.rng))
+        images = to_8_bits(image_priors(min(config.batch_size, n - len(drawn)), oracle.shape, config.priors, run.rng))
         drawn.add(images, oracle(images))
     yield from train(primer, optimizers[0], drawn, None, done, config, run)
     primer.requires_grad_(False).eval()
@@ -101,12 +99,13 @@ def train(
     run: Run,
 ) -> Iterator[dict[str, float]]:
     """The passes not yet done: cross-entropy with the labels plus, if there is a primer, L1 distance to its logits."""
-    for index in range(max(done, 0), config.passes):
-        decay = config.lr_scale ** sum(index >= step * config.passes for step in config.lr_steps)
+    for passed in range(max(done, 0), config.passes):
+        decay = config.lr_scale ** sum(passed >= step * config.passes for step in config.lr_steps)
         optimizer.param_groups[0]["lr"] = config.lr * decay
         network.train()
         losses = []
         for images, labels in pool.batches(config.batch_size, run.rng):
+            assert labels is not None, "each image was labelled when it was drawn or changed"
             views = view(images, config, run.rng)
             logits = network(views)
             loss = F.cross_entropy(logits, labels)
@@ -122,60 +121,6 @@ def train(
 def view(images: Tensor, config: Config, rng: Generator) -> Tensor:
     """A random view of each image, moved by up to 1/8 of its side."""
     return augment(images, config.augment, max(images.shape[-2:]) // 8, rng)
-
-
-# Phase 1, synthesis.
-
-
-def image_priors(n: int, shape: tuple[int, int, int], config: Config, rng: Generator) -> Tensor:
-    """Images n x C x H x W in [0, 1]: hierarchical noise, distorted and cut to size, mixed in blobs."""
-    channels, height, width = shape
-    side = 2 ** math.ceil(math.log2(max(height, width)))
-    noise = multiscale(n, (channels, side, side), side.bit_length(), rng)
-    images = distort(noise, height, width, config.rotation, rng)
-    colours = torch.rand(n, channels, 1, 1, generator=rng, device=rng.device)
-    one_colour = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < config.one_colour
-    others = torch.where(one_colour, colours, images.roll(1, dims=0))
-    mask = torch.rand(n, 1, height, width, generator=rng, device=rng.device)
-    for _ in range(config.mask_passes):
-        mask = diverge(blur(mask, config.mask_blur * side))
-    return mask * images + (1 - mask) * others
-
-
-def distort(noise: Tensor, height: int, width: int, rotation: float, rng: Generator) -> Tensor:
-    """Rotate by up to `rotation` degrees, distort elastically and cut height x width at a random place, in one resampling.
-
-    What comes from outside the square of noise is black. The elastic field at S x S pixels: uniform noise
-    in [-1, 1], blurred by 5 S / 32 pixels, times 50 / 32 of half the side at S = 32.
-    """
-    n, channels, side, _ = noise.shape
-    size = torch.tensor([width, height], device=noise.device) / side
-    upright = torch.eye(2, 3, device=noise.device).expand(n, 2, 3)
-    grid = F.affine_grid(upright, [n, channels, height, width], align_corners=False) * size
-    grid = grid + (2 * torch.rand(n, 1, 1, 2, generator=rng, device=noise.device) - 1) * (1 - size)
-    field = 2 * torch.rand(n, 2, height, width, generator=rng, device=noise.device) - 1
-    grid = grid + 50 / 32 * (side / 32) * blur(field, 5 * side / 32).permute(0, 2, 3, 1)
-    angle = math.radians(rotation) * (2 * torch.rand(n, generator=rng, device=noise.device) - 1)
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 1, 2, 2)
-    return F.grid_sample(noise, grid @ turn, align_corners=False)
-
-
-def blur(maps: Tensor, sigma: float) -> Tensor:
-    """A Gaussian of `sigma` pixels over N x C x H x W, mirrored at the borders."""
-    radius = min(math.ceil(3 * sigma), min(maps.shape[-2:]) - 1)
-    distance = torch.arange(-radius, radius + 1, device=maps.device)
-    kernel = (-((distance / sigma) ** 2) / 2).softmax(dim=0).expand(maps.shape[1], 1, 1, -1)
-    padded = F.pad(maps, [radius] * 4, mode="reflect")
-    rows = F.conv2d(padded, kernel, groups=maps.shape[1])
-    return F.conv2d(rows, kernel.transpose(2, 3), groups=maps.shape[1])
-
-
-def diverge(mask: Tensor) -> Tensor:
-    """Drive values in [0, 1] away from 1/2, towards 0 and 1: two half-parabolas that meet at (1/2, 1/2)."""
-    return torch.where(mask < 0.5, 2 * mask**2, 1 - 2 * (1 - mask) ** 2)
-
-
-# Phase 2, contrast.
 
 
 def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
@@ -196,7 +141,8 @@ def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
     for _ in range(config.contrast_passes):
         order = torch.randperm(len(images), generator=run.rng, device=run.device)
         for start in range(0, len(images), config.batch_size):
-            batch, others, _ = order.roll(-start).tensor_split((config.batch_size, config.batch_size + config.negatives))
+            turned = order.roll(-start)
+            batch, others = turned[: config.batch_size], turned[config.batch_size :][: config.negatives]
             views = pixels(batch).view(-1, *images.shape[1:])
             embedded = features(primer, last, views)
             positives = features(primer, last, view(views, config, run.rng))
@@ -208,7 +154,7 @@ def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
                 optimizer.step()
             bank[batch] = embedded.detach()
             pixels.weight.data[batch] = pixels.weight.data[batch].clamp(0, 1)
-    return pixels.weight.detach().view_as(images)
+    return pixels.weight.detach().view(images.shape)
 
 
 def features(network: nn.Module, last: nn.Linear, images: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: scales 2^0 to 2^5 as DIP-KD; the recipe is ours, the same for all controls."""
 
     kind: Literal["uniform", "multiscale"] = "uniform"
-    scales: int = Field(6, ge=1)
+    scales: int = Field(6, ge=2)
     recipe: Recipe = Recipe()
 
 

@@ -1,7 +1,8 @@
 """The reference from above: real training images labelled by the teacher, and the fixed student recipe.
 
 Knowledge distillation with as many of the teacher's own training images as there are queries. It is
-not data-free and stands in no ranking: it shows what the queries could buy.
+not data-free and stands in no ranking: it shows what the queries could buy. Each image is asked about
+at most once, so a budget above the number of images is not used up.
 
 Differs from the paper: there is no paper; the recipe is that of the noise controls.
 Differs from the released code: likewise.
@@ -32,12 +33,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """Label a random choice of `run.data`, N x C x H x W, without a repeat, then one round a pass over it."""
     assert run.data is not None, "the runner gives DATA = 'train' its images"
-    if len(run.data) < oracle.budget.queries:
-        raise ValueError(f"{oracle.budget.queries} queries: there are only {len(run.data)} training images")
     pool, optimizer = Pool(), optimizer_of(student, config.recipe)
     order = torch.randperm(len(run.data), generator=run.rng, device=run.device)[: oracle.budget.queries]
     run.track(pool=pool, optimizer=optimizer)
-    while oracle.remaining:
+    while oracle.spent < len(order):
         images = run.data[order[oracle.spent : oracle.spent + config.recipe.batch_size]]
         pool.add(images, oracle(images))
     yield from fit(student, optimizer, pool, config.recipe, run)

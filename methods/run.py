@@ -52,8 +52,8 @@ class Run:
             return
         for name, part in parts.items():
             part.load_state_dict(self._saved["parts"][name])
-        torch.set_rng_state(self._saved["cpu_rng"])
-        self.rng.set_state(self._saved["rng"])
+        torch.set_rng_state(self._saved["cpu_rng"].cpu())
+        self.rng.set_state(self._saved["rng"].cpu())  # generators of any device keep their state on the CPU
         self._saved = None
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ Differs from the paper: its text was not at hand, so the defaults are those of t
 Differs from the released code:
     every query is counted, those for noise and first directions too, which its limits leave out;
     a search makes a fixed number of queries, so that the price of a sample is known: `push_turns` and `label_turns`
-    stand for its limits of 5,000 queries a push and 20,000 a soft label;
+    stand for its limits of 5,000 queries a push and 20,000 a class of a soft label;
     noise is drawn `candidates` times a sample and the most balanced choice kept, where it draws until each class
-    has 200 images, without end if noise never meets a class; such a class has weight 0 in the soft labels here;
+    has 200 images, without end if noise never meets a class; such a class keeps the logit 0 here;
     first directions are tried once, where it tries until they leave the class; a sample that none takes out stays put;
     the search for another class starts towards its nearest sample, where it tries 201 of them;
     steps of a line search, and of a push, are tried side by side, where it doubles or halves one until it fits;

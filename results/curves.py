@@ -43,6 +43,8 @@ def points(run: Path) -> pd.DataFrame:
         best = 0.0
         for point in read_json(folder / "curve.json"):
             best = max(best, point["accuracy"])
+            if entry["protocol"] == "per_budget" and point["budget"] not in entry["budgets"]:
+                continue  # a point on the way stands for no run of its own
             rows.append(
                 {
                     **{key: entry[key] for key in (*SETTING, "kind", "data", "protocol", "seed", "cell")},

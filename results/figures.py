@@ -1,5 +1,6 @@
 """Figures at the width of a paper's column, for eyes that tell few colours apart: colour, dash and marker together."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 WIDTH = 3.4  # inches, one column
 STYLE: Any = {
@@ -44,7 +45,7 @@ def accuracy_vs_queries(summary: pd.DataFrame, kinds: dict[str, str], teacher: f
         axes = figure.subplots()
         ranked = [label for label in summary["method"].unique() if kinds[label] not in NO_RANK]
         looks = dict(zip(ranked, _looks(len(ranked)), strict=True))
-        grey_markers = iter("x+1234")
+        grey_markers = cycle("x+1234")
         for label in summary["method"].unique():
             colour, dash, marker = looks.get(label) or (NO_RANK[kinds[label]], ":", next(grey_markers))
             rows = summary[summary["method"] == label].sort_values("budget")
@@ -101,8 +102,10 @@ def _dress(axes: Axes, queries: pd.Series, label: str) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if queries.max() < 100 * queries.min():
-        axes.set_xticks(sorted(queries.unique()) if queries.nunique() <= 8 else [])
+    if queries.nunique() <= 6:
+        axes.set_xticks(sorted(queries.unique()))
+    elif queries.max() < 100 * queries.min():
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.set_xlabel(label)
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

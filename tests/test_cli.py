@@ -202,4 +202,4 @@ def test_an_interrupted_run_ends_with_130_and_the_same_command_finishes_it(here:
     assert process.returncode == 130, error
     assert error.splitlines()[-1] == "bench: interrupted; the same command goes on where this one stopped"
     assert subprocess.run([*command, "--budget", "40", "--method", "ideal"], env=environment, check=False).returncode == 0
-    assert read_json(here / "runs/tiny/run.json")["provenance"]["code"]
+    assert read_json(here / "runs/tiny/run.json")["provenance"]["command"]

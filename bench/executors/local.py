@@ -45,7 +45,7 @@ def execute(jobs: Iterable[Job], slots: list[Slot]) -> Generator[Event | None]:
             while waiting and free:
                 job, slot = waiting.pop(), free.pop()
                 ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_work, args=(job, slot, theirs), name=job.key, daemon=True)
+                process: BaseProcess = context.Process(target=_work, args=(job, slot, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = job, slot, process

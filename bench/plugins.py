@@ -1,0 +1,48 @@
+"""Methods from outside the repository: a file given by hand, or a package's entry point."""
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from bench.errors import UsageError
+from methods import METHODS
+
+GROUP = "bench.methods"  # [project.entry-points."bench.methods"]  NAME = "package.module"
+PARTS = ("ANSWERS", "DATA", "PROTOCOL", "Config", "distill")
+
+
+def load(files: Iterable[Path] = ()) -> None:
+    """Put the installed entry points and the given files into METHODS, under the entry's or the file's name.
+
+    Raises UsageError for what is no method, or takes the name of one.
+    """
+    for entry in entry_points(group=GROUP):
+        _add(entry.name, entry.load(), entry.value)
+    for file in files:
+        _add(file.stem, from_file(file), str(file))
+
+
+def from_file(file: Path) -> ModuleType:
+    """The method in a Python file; UsageError if it cannot be imported or lacks a part of a method."""
+    spec = importlib.util.spec_from_file_location(f"bench_plugin_{file.stem}", file)
+    if spec is None or spec.loader is None or not file.exists():
+        raise UsageError(f"plugin {file}: wanted a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"plugin {file} cannot be imported: {type(error).__name__}: {error}") from error
+    if lacking := [part for part in PARTS if not hasattr(module, part)]:
+        raise UsageError(f"plugin {file} lacks {', '.join(lacking)}; methods/__init__.py says what a method has")
+    return module
+
+
+def _add(name: str, module: ModuleType, origin: str) -> None:
+    known = METHODS.get(name)
+    if known is not None and known.__file__ != module.__file__:
+        raise UsageError(f"plugin {origin}: there is a method {name} already; choose another name")
+    METHODS[name] = module
