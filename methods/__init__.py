@@ -16,7 +16,21 @@ A method module has
 
 from types import ModuleType
 
-from methods import dfme, dfms, disguide, dual_students, ideal, knockoff, maze, noise, real, zsdb3kd
+from methods import (
+    dfhl_rs,
+    dfme,
+    dfms,
+    dip_kd,
+    disguide,
+    dual_students,
+    ideal,
+    knockoff,
+    maze,
+    noise,
+    qedg,
+    real,
+    zsdb3kd,
+)
 
 METHODS: dict[str, ModuleType] = {
     "ideal": ideal,
@@ -26,6 +40,9 @@ METHODS: dict[str, ModuleType] = {
     "dual_students": dual_students,
     "dfms": dfms,
     "zsdb3kd": zsdb3kd,
+    "qedg": qedg,
+    "dfhl_rs": dfhl_rs,
+    "dip_kd": dip_kd,
     "noise": noise,
     "real": real,
     "knockoff": knockoff,

@@ -59,6 +59,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     contrast_passes: int = Field(50, ge=0)  # ours
     contrast_lr: float = Field(1e-3, gt=0)  # stated for the discriminator; the images take the same
     negatives: int = Field(4096, ge=0)  # CMI's, which the contrast follows
+    hidden: int = Field(512, ge=1)  # ours, of the discriminator: as wide as ResNet-18's features
     embedding: int = Field(128, ge=1)
 
 
@@ -128,7 +129,7 @@ def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
     images, _ = next(pool.batches(len(pool), run.rng))
     last = [module for module in primer.modules() if isinstance(module, nn.Linear)][-1]
     discriminator = nn.Sequential(
-        nn.Linear(last.in_features, last.in_features), nn.ReLU(), nn.Linear(last.in_features, config.embedding)
+        nn.Linear(last.in_features, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.embedding)
     ).to(run.device)
     # A row for each image, and Adam's moments for each row: a step changes the images of its batch alone.
     pixels = nn.Embedding.from_pretrained(images.flatten(1), freeze=False, sparse=True)
@@ -154,7 +155,8 @@ def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
                 optimizer.step()
             bank[batch] = embedded.detach()
             pixels.weight.data[batch] = pixels.weight.data[batch].clamp(0, 1)
-    return pixels.weight.detach().view(images.shape)
+    changed: Tensor = pixels.weight.detach().view(images.shape)
+    return changed
 
 
 def features(network: nn.Module, last: nn.Linear, images: Tensor) -> Tensor:

@@ -44,19 +44,26 @@ def image_priors(n: int, shape: tuple[int, int, int], priors: Priors, rng: Gener
 def distort(noise: Tensor, height: int, width: int, rotation: float, rng: Generator) -> Tensor:
     """Rotate by up to `rotation` degrees, distort elastically, and cut height x width at a random place.
 
-    noise: n x C x S x S; what lies outside is black. The elastic field is uniform noise in [-1, 1],
-    blurred; at S = 32, by 5 pixels and times 50 / 32 of half the side.
+    noise: n x C x S x S; what lies outside is black.
     """
     n, channels, side, _ = noise.shape
     unit = torch.eye(2, 3, device=noise.device).expand(n, 2, 3)
     size = torch.tensor([width, height], device=noise.device) / side
     place = (2 * torch.rand(n, 1, 1, 2, generator=rng, device=noise.device) - 1) * (1 - size)
-    field = 2 * torch.rand(n, 2, height, width, generator=rng, device=noise.device) - 1
-    shifts = 50 / 32 * (side / 32) * blur(field, 5 * side / 32).permute(0, 2, 3, 1)
+    shifts = elastic_shifts(n, height, width, side / 32, rng)
     angle = math.radians(rotation) * (2 * torch.rand(n, generator=rng, device=noise.device) - 1)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 1, 2, 2)
     grid = F.affine_grid(unit, [n, channels, height, width], align_corners=False) * size + place + shifts
     return F.grid_sample(noise, grid @ turn, align_corners=False).clamp(0, 1)
+
+
+def elastic_shifts(n: int, height: int, width: int, scale: float, rng: Generator) -> Tensor:
+    """Where each pixel looks instead, n x H x W x 2, in half sides: uniform noise, blurred.
+
+    At scale 1, which is 32 pixels, torchvision's ElasticTransform: blurred by 5 pixels, times 50 / 32.
+    """
+    field = 2 * torch.rand(n, 2, height, width, generator=rng, device=rng.device) - 1
+    return 50 / 32 * scale * blur(field, 5 * scale).permute(0, 2, 3, 1)
 
 
 def semantic_mask(n: int, height: int, width: int, priors: Priors, rng: Generator) -> Tensor:

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
-    teachers.train(task_of("digits-lenet"), root, Path("no-data"), CPU, lambda share: None)
+    teachers.train(task_of("digits-lenet"), root, Path("no-data"), CPU, lambda _: None)
     return root
 
 

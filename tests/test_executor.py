@@ -20,19 +20,19 @@ def succeed(path: Path, device: torch.device, report: Callable[..., None]) -> No
     path.write_text(str(device))
 
 
-def raise_an_error(device: torch.device, report: Callable[..., None]) -> None:
+def raise_an_error(*_: object) -> None:
     raise ValueError("out of paper")
 
 
-def die(device: torch.device, report: Callable[..., None]) -> None:
+def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def leave(device: torch.device, report: Callable[..., None]) -> None:
+def leave(*_: object) -> None:
     os._exit(7)
 
 
-def sleep(path: Path, device: torch.device, report: Callable[..., None]) -> None:
+def sleep(path: Path, *_: object) -> None:
     path.write_text(str(os.getpid()))
     time.sleep(60)
 
@@ -42,7 +42,9 @@ def kinds(events: list[Event | None], key: str) -> list[str]:
 
 
 def reason(events: list[Event | None], key: str) -> object:
-    return next(event.detail for event in events if event is not None and event.kind == "failed" and event.job.key == key)
+    return next(
+        event.detail for event in events if event is not None and event.kind == "failed" and event.job.key == key
+    )
 
 
 def test_jobs_that_raise_or_die_fail_with_a_reason_and_the_others_go_on(tmp_path: Path) -> None:

@@ -1,19 +1,17 @@
 """QEDG's losses, its filter and its accounting."""
 
-import copy
 import math
-from typing import Any
 
 import pytest
 import torch
-from support import CPU, RecordingTeacher, make_oracle, make_run, small_student
+from resuming import assert_resuming_changes_nothing
+from support import RecordingTeacher, make_oracle, make_run, small_student
 from torch import Tensor, nn
 
-from budgets import Oracle
 from methods import qedg
-from methods.run import Run
+from methods.pool import Pool
 
-SMALL: dict[str, Any] = {
+SMALL: dict[str, object] = {
     "batch_size": 12,
     "generator_steps": 2,
     "generator_width": 4,
@@ -104,14 +102,10 @@ def test_heavily_augmented_images_are_images_and_grey_ones_keep_their_colour(cha
     assert torch.allclose(augmented, images, atol=1e-6) == (channels == 1)
 
 
-def start(queries: int, **settings: Any) -> tuple[nn.Module, Oracle, Run, qedg.Config, RecordingTeacher]:
-    teacher = RecordingTeacher()
-    return small_student(), make_oracle(teacher, queries), make_run(), qedg.Config(**{**SMALL, **settings}), teacher
-
-
 def test_each_kept_image_costs_one_query_and_the_final_rounds_none() -> None:
-    student, oracle, run, config, teacher = start(40)
-    rounds = list(qedg.distill(oracle, student, config, run))
+    teacher, config = RecordingTeacher(), qedg.Config(**SMALL)
+    oracle = make_oracle(teacher, 40)
+    rounds = list(qedg.distill(oracle, small_student(), config, make_run()))
     kept = [figures["kept"] for figures in rounds if "kept" in figures]
     assert teacher.calls == kept
     assert sum(kept) == oracle.spent == 40
@@ -119,24 +113,20 @@ def test_each_kept_image_costs_one_query_and_the_final_rounds_none() -> None:
 
 
 def test_a_student_that_is_always_sure_still_ends_the_run() -> None:
-    student, oracle, run, config, teacher = start(7, threshold=0.0, least_kept=0.2)
-    list(qedg.distill(oracle, student, config, run))
+    teacher, config = RecordingTeacher(), qedg.Config(**{**SMALL, "threshold": 0.0, "least_kept": 0.2})
+    list(qedg.distill(make_oracle(teacher, 7), small_student(), config, make_run()))
     assert teacher.calls == [2, 2, 2, 1]  # 0.2 of a batch of 7, capped by the budget, rounded up
 
 
-@pytest.mark.parametrize("stop_after", [1, 5])
+@pytest.mark.parametrize("stop_after", [1, 4, 6])
 def test_a_resumed_run_ends_as_an_unbroken_one(stop_after: int) -> None:
-    student, oracle, run, config, _ = start(30, threshold=0.0, least_kept=0.6)  # 8 queries a round, 4 rounds
-    for _ in qedg.distill(oracle, student, config, run):
-        run.round += 1
-        if run.round == stop_after:
-            saved = copy.deepcopy((student.state_dict(), oracle.state_dict(), run.state_dict()))
-    resumed, resumed_oracle = small_student(seed=7), make_oracle(RecordingTeacher(), 30)
-    resumed.load_state_dict(saved[0])
-    resumed_oracle.load_state_dict(saved[1])
-    resumed_run = Run(CPU, torch.manual_seed(99), saved=saved[2])
-    rounds = sum(1 for _ in qedg.distill(resumed_oracle, resumed, config, resumed_run))
-    assert stop_after + rounds == run.round == 4 + config.final_rounds
-    assert resumed_oracle.spent == oracle.spent == 30
-    for name, value in student.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value)
+    settings = {**SMALL, "threshold": 0.0, "least_kept": 0.6}  # 8 queries a round: 4 rounds, then 3 final ones
+    assert_resuming_changes_nothing("qedg", 30, "labels", stop_after, **settings)
+
+
+def test_a_lone_last_image_does_not_stop_batch_norm() -> None:
+    student = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 4))
+    pool = Pool()
+    pool.add(torch.rand(5, 1, 8, 8, generator=rng()), torch.arange(5) % 4)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
+    assert qedg.train_on_pool(student, optimizer, pool, 4, qedg.Config(), make_run()) > 0
