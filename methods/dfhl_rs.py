@@ -12,7 +12,8 @@ makes new high-entropy examples of pooled images and asks the teacher about them
 b * s * E queries for E rounds of b images and s steps. `once` makes one high-entropy example of each
 image when the image is made, asks about it and keeps the label for its augmented views: b * E.
 
-Made for 32 x 32 pixels and 38 million queries: the last round takes as many steps as the budget covers.
+Made for 32 x 32 pixels and 38 million queries: the batch shrinks to fit the budget, the last round's steps to
+what is left of it.
 
 Differs from the paper: the paper could not be read here; the defaults are those of the released code.
 Differs from the released code:

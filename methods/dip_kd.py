@@ -11,6 +11,7 @@ Images are asked about twice, as drawn and as changed, and both are charged: a b
 N = B / 2 images, where the paper's N counts images, not queries. Labels are kept for augmented views.
 With `contrast_passes: 0` the images stay as drawn, and B queries buy B of them.
 
+Made for 28 to 64 pixels and 10,000 images or more; noise, distortion, blobs and shifts scale with the image.
 The manuscript read is that of March 2026, with the appendix of the earlier version 2025-tlmr.
 
 Differs from the paper:

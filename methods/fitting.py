@@ -43,8 +43,8 @@ def fit(
     """Train on the labelled pool without a query; one round a pass."""
     per_pass = math.ceil(len(pool) / recipe.batch_size)
     passes = max(recipe.passes, math.ceil(recipe.min_steps / per_pass))
-    student.train()
     for done in range(run.round, passes):
+        student.train()
         losses = []
         for step, (images, answers) in enumerate(pool.batches(recipe.batch_size, run.rng), start=done * per_pass):
             share = step / (passes * per_pass)

@@ -5,7 +5,8 @@ uniform noise at several resolutions, enlarged and mixed with random weights, so
 pixels agree as they do in photographs.
 
 Differs from the paper: DIP-KD goes on to distort, mix and optimise these images; a control does not.
-    Its mixture is used alone, with IDEAL's optimizer settings in place of its own.
+    Its mixture is used alone, with IDEAL's optimizer settings in place of its own. The mixture is
+    stretched to fill [0, 1]; the coarsest scale above the image's side, 32 for 28 pixels, is left out.
 Differs from the released code: none was found.
 """
 

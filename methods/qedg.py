@@ -8,6 +8,8 @@ the student is unsure are asked about, once, and the label is kept. The student 
 labelled images, those it still gets wrong weighing more. The number of rounds follows from how many
 images are kept; rounds of training alone end the run.
 
+Made for 28 and 32 pixels and budgets of 5,000 and 30,000; the batch shrinks to fit the budget.
+
 Differs from the paper: the paper could not be read here; the defaults are those of the released code.
 Differs from the released code:
     a round asks about at least `least_kept` of its batch, the least sure, where the released code may
@@ -16,7 +18,8 @@ Differs from the released code:
     one augmentation stands for four: the generator is trained on images that are moved, mirrored and
     rotated; before the query the colours change too, in images of 3 channels. Random perspective,
     erasing, saturation and (while the generator trains) colour are left out;
-    passes over the pool are shuffled and keep the last, smaller batch (released: neither);
+    passes over the pool are shuffled and keep the last, smaller batch, unless it is one image (released:
+    neither shuffled nor kept);
     the query-free mirroring is always on: the scripts' `--free_aug False` is read as true;
     the student after the last round is the result, not the best by Cohen's kappa on the test set.
 """

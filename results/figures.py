@@ -51,7 +51,14 @@ def accuracy_vs_queries(summary: pd.DataFrame, kinds: dict[str, str], teacher: f
             rows = summary[summary["method"] == label].sort_values("budget")
             axes.plot(rows["budget"], rows["accuracy"], color=colour, linestyle=dash, marker=marker, label=label)
             if rows["low"].notna().any():
-                axes.fill_between(rows["budget"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(
+                    rows["budget"],
+                    rows["low"],
+                    rows["high"],
+                    color=colour,
+                    alpha=0.15 if label in looks else 0.08,
+                    lw=0,
+                )
         if teacher is not None:
             axes.axhline(teacher, color="black", linewidth=0.8, label="teacher")
         _dress(axes, summary["budget"], "queries to the teacher")

@@ -44,6 +44,7 @@ def _draw(run: Path, points: pd.DataFrame, teachers: dict[str, float]) -> list[P
     drawn: list[Path] = []
     for key, track in points.groupby(["task", "answers", "inputs"], sort=False):
         task, answers, inputs = map(str, key)
+        track = track[track["budget"] >= track.loc[track["listed"].astype(bool), "budget"].min()]
         name, title = f"{task}.{answers}.{inputs}", f"{task}, {answers}, {inputs} inputs"
         figure = figures.accuracy_vs_queries(curves.summary(track), kinds, teachers.get(task), title)
         drawn += figures.save(figure, run / "figures" / name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import CPU, digits_cell
 
-from bench import grid
+from bench import grid, run
 from bench.cell import Cell
 from bench.errors import UsageError
 from bench.grid import Grid, Planned, configure, plan, select
@@ -194,7 +194,7 @@ def test_a_plan_knows_what_is_done_failed_or_stale(trained: Path, monkeypatch: p
     (trained / "cells" / second.cell.name()).mkdir()
     (trained / "cells" / second.cell.name() / "failed.json").write_text("{}")
     assert [run.state for run in planned(definition, trained)] == ["done", "failed", "to do"]
-    monkeypatch.setattr(grid, "code_version", lambda: "newer")
+    monkeypatch.setattr(run, "code_version", lambda _: "newer")
     assert [run.state for run in planned(definition, trained)] == ["stale", "failed", "to do"]
 
 

@@ -170,7 +170,7 @@ def test_a_corrupt_checkpoint_fails_the_cell_in_one_line_and_stays_where_it_is(t
 def test_a_checkpoint_of_other_code_is_not_continued(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = digits_cell(trained, "ideal", 220)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "code_version", lambda: "older")
+        patch.setattr(run, "code_version", lambda _: "older")
         with pytest.raises(Killed):
             run_cell(cell, trained, NO_DATA, CPU, killed_after(2), checkpoint_seconds=0)
     spent: list[int] = []
