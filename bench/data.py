@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UsageError, unknown
@@ -81,6 +82,37 @@ def source_of(name: str) -> Source:
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
     return SOURCES[name]
+
+
+def other_images(name: str, folder: Path, shape: tuple[int, int, int]) -> Tensor:
+    """The images of a data set, uint8 N x C x H x W, resized and made grey, or three equal channels, as another's are.
+
+    `photos` are squares cut out of the two photographs inside scikit-learn, without labels.
+    """
+    images = (_photos() if name == "photos" else load(name, folder).train.images).float()
+    if images.shape[1] != shape[0]:
+        images = images.mean(dim=1, keepdim=True).expand(-1, shape[0], -1, -1)
+    if tuple(images.shape[2:]) != shape[1:]:
+        images = F.interpolate(images, shape[1:], mode="bilinear", antialias=True, align_corners=False)
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def missing_other(name: str, folder: Path) -> str | None:
+    """Why the images cannot be had, or None."""
+    return None if name == "photos" else missing(name, folder)
+
+
+def _photos(side: int = 32) -> Tensor:
+    """uint8 N x 3 x 32 x 32: overlapping squares of both photographs at full, half and quarter size, 15,670 in all."""
+    from sklearn.datasets import load_sample_images
+
+    squares = []
+    for image in load_sample_images().images:
+        photograph = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+        for shrink, stride in ((1, 8), (2, 4), (4, 4)):
+            cut = F.unfold(F.avg_pool2d(photograph, shrink), side, stride=stride)
+            squares.append(cut[0].T.reshape(-1, 3, side, side))
+    return torch.cat(squares).round().to(torch.uint8)
 
 
 def _digits(folder: Path, download: bool) -> tuple[Split, Split]:  # noqa: ARG001 - the shape of all readers

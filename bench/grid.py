@@ -1,5 +1,6 @@
 """A grid: a YAML file that names tasks, methods, budgets and seeds, and the plan of cells it stands for."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -171,9 +172,10 @@ def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planne
     planned = []
     for task_name in grid.tasks:
         task = task_of(task_name)
-        reason = _obstacle(task, data_folder, gpu)
+        obstacle = _obstacle(task, data_folder, gpu)
         record = teachers.record_of(task, root)
         for label, (method, config) in configs.items():
+            reason = obstacle or _lacking_images(method, config, data_folder)
             for budget, budgets, protocol in _budgets(grid, method, grid.methods[label].answers):
                 for seed in grid.seeds:
                     item = Planned(label, task_name, method, config, budget, budgets, protocol, seed, reason=reason)
@@ -222,6 +224,13 @@ def _obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
     if task.gpu and not gpu:
         return "no GPU here; --device cpu runs it all the same"
     return data.missing(task.dataset, data_folder)
+
+
+def _lacking_images(method: str, config: str, data_folder: Path) -> str | None:
+    """Why a method that needs another data set's images cannot have them, or None."""
+    if METHODS[method].DATA != "other":
+        return None
+    return data.missing_other(json.loads(config)["images"], data_folder)
 
 
 def _exclusion(rule: dict[str, str]) -> dict[str, str]:

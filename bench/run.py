@@ -105,6 +105,7 @@ class _Running:
             raise UsageError(f"the teacher of {cell.task} is no longer {cell.teacher}; plan again")
         self.cell, self.folder, self.report, self.started = cell, folder, report, time.monotonic()
         self.method = METHODS[cell.method]
+        self.config = self.method.Config.model_validate_json(cell.config)
         self.exam = Exam(dataset.test.to(device), teacher)
         self.oracle = Oracle(teachers.black_box(teacher), cell.budget, shape=source.shape, classes=source.classes)
         self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(cell.method), device) or {}
@@ -112,7 +113,8 @@ class _Running:
         torch.manual_seed(cell.seed)
         self.student = networks.build(task.student, source.shape, source.classes).to(device)
         torch.manual_seed(int(digest(f"method {cell.seed}")[:15], 16))
-        images = dataset.train.images.to(device).float().div(255) if self.method.DATA == "train" else None
+        images = self._images(dataset, data_folder, source.shape)
+        images = None if images is None else images.to(device)
         self.method_run = Run(device, _default_generator(device), data=images, saved=self.saved.get("run"))
         if self.saved:
             self.oracle.load_state_dict(self.saved["oracle"])
@@ -122,12 +124,19 @@ class _Running:
         self.points: list[dict[str, Any]] = self.saved.get("points", [])
         self.seconds_before: float = self.saved.get("seconds", 0.0)
 
+    def _images(self, dataset: data.Dataset, data_folder: Path, shape: tuple[int, int, int]) -> Tensor | None:
+        """What the method needs besides the oracle, float images in [0, 1]; None for one that is data-free."""
+        if self.method.DATA == "train":
+            return dataset.train.images.float().div(255)
+        if self.method.DATA == "other":
+            return data.other_images(self.config.images, data_folder, shape).float().div(255)
+        return None
+
     def to_the_end(self, checkpoint_seconds: float, keep_student: bool) -> None:
         """Round after round until the method or its budget ends, then the done mark."""
-        config = self.method.Config.model_validate_json(self.cell.config)
         last_checkpoint = time.monotonic()
         try:
-            for figures in self.method.distill(self.oracle, self.student, config, self.method_run):
+            for figures in self.method.distill(self.oracle, self.student, self.config, self.method_run):
                 self._end_round(figures)
                 if time.monotonic() - last_checkpoint >= checkpoint_seconds:
                     self._save()

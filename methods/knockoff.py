@@ -38,6 +38,7 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the README's training command (`--epochs 200 --lr 0.01`) and the defaults of adversary/train.py."""
 
+    images: str = "photos"  # the other data set; ours, because it comes with scikit-learn and needs no download
     batch_size: int = Field(64, ge=1)
     passes: int = Field(200, ge=1)
     lr: float = Field(0.01, gt=0)

@@ -31,7 +31,8 @@ STYLE: Any = {
 }
 MARKERS = "osD^vP<X>p"
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (4, 1, 1, 1, 1, 1)))
-NO_RANK = {"real": "0.25", "noise": "0.55"}
+NO_RANK = {"real": "0.25", "knockoff": "0.4", "noise": "0.55"}
+NOT_DATA_FREE = {"real", "knockoff"}
 
 
 def accuracy_vs_queries(summary: pd.DataFrame, kinds: dict[str, str], teacher: float | None, title: str) -> Figure:
@@ -49,7 +50,8 @@ def accuracy_vs_queries(summary: pd.DataFrame, kinds: dict[str, str], teacher: f
         for label in summary["method"].unique():
             colour, dash, marker = looks.get(label) or (NO_RANK[kinds[label]], ":", next(grey_markers))
             rows = summary[summary["method"] == label].sort_values("budget")
-            axes.plot(rows["budget"], rows["accuracy"], color=colour, linestyle=dash, marker=marker, label=label)
+            shown = f"{label} (not data-free)" if kinds[label] in NOT_DATA_FREE else label
+            axes.plot(rows["budget"], rows["accuracy"], color=colour, linestyle=dash, marker=marker, label=shown)
             if rows["low"].notna().any():
                 axes.fill_between(
                     rows["budget"],
