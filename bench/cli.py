@@ -41,6 +41,7 @@ Data = Annotated[Path, typer.Option("--data", envvar="BENCH_DATA", help="Folder 
 Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its folder.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with a method of your own.")]
 Tracking = Annotated[str | None, typer.Option("--mlflow", help="Tracking URI, or 'off'; default: under --out.")]
 
 
@@ -54,6 +55,7 @@ def run(
     seeds: Seeds = None,
     exclude: Excludes = None,
     settings: Settings = None,
+    plugin: Plugins = None,
     data: Data = Path("data"),
     out: Out = Path("runs"),
     name: Annotated[str | None, typer.Option("--name", help="Name of the run; default: the grid's.")] = None,
@@ -68,8 +70,9 @@ def run(
     mlflow: Tracking = None,
 ) -> None:
     """Run a grid, or what of it is missing, and report it."""
+    plugins = _plugins(plugin)
     filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
-    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings)
+    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugins)
     console = _console()
     where = _slots(device, jobs, gpus, per_gpu)
     if download and not dry_run:
@@ -92,7 +95,7 @@ def run(
     execute.write_run(folder, name or grid_name, chosen, planned, out, where[0].device)
     mirror = Follower(folder, mlflow or default_uri(out), lambda line: console.print(line, style="yellow"))
     wanted = [item for item in planned if item.state not in ({"done"} if rerun else {"done", "stale"})]
-    cells = execute.cell_jobs(wanted, out, data, keep_student=keep_students)
+    cells = execute.cell_jobs(wanted, out, data, plugins, keep_student=keep_students)
     failed += _work(console, "cells", cells, where, out, mirror.tick)
     _report(console, folder)
     mirror.finish()
@@ -109,13 +112,15 @@ def plan(
     seeds: Seeds = None,
     exclude: Excludes = None,
     settings: Settings = None,
+    plugin: Plugins = None,
     data: Data = Path("data"),
     out: Out = Path("runs"),
     device: Device = "auto",
 ) -> None:
     """Show what `run` would do."""
+    plugins = _plugins(plugin)
     filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
-    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings)
+    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugins)
     _slots(device, None, None, 1)
     _show_plan(_console(), grid_name, _plan(chosen, out, data, device), out, full=True)
 
@@ -169,6 +174,32 @@ def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|netwo
     _console().print(display.listing(columns, rows))
 
 
+@app.command()
+def check(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A Python file, or the name of a method.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, to make it small.")] = None,
+) -> None:
+    """Hold a method to the contract, on a small teacher, and say what is wrong with it."""
+    import yaml
+
+    from bench import check, plugins
+    from bench.errors import unknown
+    from methods import METHODS
+
+    file = Path(method)
+    plugins.load([file] if file.suffix == ".py" else ())
+    name = file.stem if file.suffix == ".py" else method
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    chosen = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings or [])}
+    complaints = check.check(METHODS[name], chosen)
+    for complaint in complaints:
+        _console().print(f"{name}: {complaint}", markup=False)
+    if not complaints:
+        _console().print(f"{name} keeps to the contract")
+    raise typer.Exit(1 if complaints else 0)
+
+
 def main() -> None:
     """Exit codes: 0 all done, 1 a cell failed, 2 bad input, 3 a fault of the harness, 130 interrupted."""
     try:
@@ -197,15 +228,26 @@ def _grid(
     seeds: str | None,
     exclude: list[str] | None,
     settings: list[str] | None,
+    plugins: list[Path],
 ) -> tuple[str, "Grid"]:
-    """The grid as filtered and set on the command line, and its name."""
+    """The grid as filtered and set on the command line, with an entry for each plugin, and its name."""
     from bench import grid
 
     grid_name, chosen = grid.load(name)
+    entries = {file.stem: grid.Entry() for file in plugins}
+    chosen = chosen.model_copy(update={"methods": {**entries, **chosen.methods}})
     chosen = grid.select(chosen, {axis: globs or [] for axis, globs in filters.items()}, exclude or [])
     if seeds is not None:
         chosen = chosen.model_copy(update={"seeds": grid.parse_seeds(seeds)})
     return grid_name, grid.configure(chosen, settings or [])
+
+
+def _plugins(files: list[Path] | None) -> list[Path]:
+    """Load what extends the methods; returns the given files."""
+    from bench import plugins
+
+    plugins.load(files or ())
+    return files or []
 
 
 def _slots(device: str, jobs: int | None, gpus: str | None, per_gpu: int) -> "list[Slot]":

@@ -5,7 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench import __version__, teachers
+from bench import __version__, plugins, teachers
 from bench.cell import ROOT, Cell
 from bench.executors import Event, Job
 from bench.grid import Grid, Planned
@@ -35,11 +35,13 @@ def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path) -> lis
     return [Job(f"teacher {name}", train_teacher, (task, *places)) for name, task in missing.items()]
 
 
-def cell_jobs(planned: Iterable[Planned], root: Path, data_folder: Path, *, keep_student: bool) -> list[Job]:
+def cell_jobs(
+    planned: Iterable[Planned], root: Path, data_folder: Path, plugin_files: Sequence[Path] = (), *, keep_student: bool
+) -> list[Job]:
     """One job for each cell of the plan, largest budgets first, so that no long one is left to the end."""
     cells = {item.cell.name(): item.cell for item in planned if item.cell}
     largest_first = sorted(cells.items(), key=lambda named: -named[1].budget.queries)
-    places = (root.resolve(), data_folder.resolve())
+    places = (root.resolve(), data_folder.resolve(), [file.resolve() for file in plugin_files])
     return [
         Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries) for name, cell in largest_first
     ]
@@ -51,9 +53,16 @@ def train_teacher(task: Task, root: Path, data_folder: Path, device: torch.devic
 
 
 def work_on_cell(
-    cell: Cell, root: Path, data_folder: Path, keep_student: bool, device: torch.device, report: Callable[..., None]
+    cell: Cell,
+    root: Path,
+    data_folder: Path,
+    plugin_files: Sequence[Path],
+    keep_student: bool,
+    device: torch.device,
+    report: Callable[..., None],
 ) -> None:
     """The job of a cell; it reports queries spent and the method's figures."""
+    plugins.load(plugin_files)
     try:
         run_cell(cell, root, data_folder, device, report, keep_student=keep_student)
     except Busy as error:

@@ -122,7 +122,7 @@ def train(
     return record
 
 
-def black_box(teacher: Teacher) -> Callable[[Tensor], Tensor]:
+def black_box(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
     """The teacher as an oracle sees it: images in, probabilities N x K out, no gradient."""
 
     def ask(images: Tensor) -> Tensor:
