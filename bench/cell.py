@@ -48,6 +48,8 @@ class Cell:
         return {
             "schema": SCHEMA,
             "task": self.task,
+            "dataset": TASKS[self.task].dataset,
+            "student": TASKS[self.task].student,
             "method": self.method,
             "config": self.config,
             "queries": self.budget.queries,

@@ -213,7 +213,7 @@ def test_a_plan_of_a_hundred_thousand_cells_takes_under_two_seconds(
 
 def test_an_identity_is_stable_across_machines_and_holds_no_path(trained: Path) -> None:
     cell = Cell("digits-lenet", "noise", '{"kind":"uniform"}', Budget(250), 0, "feedfacecafebeef")
-    assert cell.name() == "digits-lenet.noise.250-labels.s0.8f65f9b92faf"
+    assert cell.name() == "digits-lenet.noise.250-labels.s0.4d8916861fdd"
     assert not any(str(trained) in str(value) for value in digits_cell(trained, "noise", 50).identity().values())
 
 
