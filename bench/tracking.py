@@ -143,6 +143,7 @@ class Mirror:
         student = networks.build(task.student, source.shape, source.classes)
         student.load_state_dict(torch.load(folder / "student.pt", map_location="cpu", weights_only=True))
         mlflow.set_tracking_uri(self._client.tracking_uri)
+        student.to(memory_format=torch.contiguous_format)  # the layout in which MLflow's format stores weights
         images = torch.zeros(2, *source.shape)  # two: of one, MLflow could not tell that the batch may vary
         with torch.no_grad():
             signature = mlflow.models.infer_signature(images.numpy(), student.eval()(images).numpy())

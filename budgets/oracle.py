@@ -91,7 +91,7 @@ class Oracle:
         return {"spent": self.__spent, "distinct": torch.tensor(sorted(self.__distinct), dtype=torch.int64)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier count; ValueError if it is above the budget, or below what is spent here already."""
+        """Go on from an earlier count; ValueError above the budget, or below what is spent here."""
         if not self.__spent <= state["spent"] <= self.budget.queries:
             raise ValueError(f"{state['spent']} queries spent: wanted {self.__spent} to {self.budget.queries}")
         self.__spent = state["spent"]

@@ -98,6 +98,8 @@ QUICK: dict[str, dict[str, object]] = {
         "crop_padding": 1,
     },
     "dfme": {"batch_size": 5, "generator_width": 4, "latent": 8},
+    "disguide": {"batch_size": 10, "generator_width": 4, "latent": 8},
+    "dip_kd": {"batch_size": 25, "passes": 2, "contrast_passes": 1, "negatives": 32, "hidden": 16},
     "noise": {"recipe": {"passes": 4, "min_steps": 4, "batch_size": 32}},
     "real": {"recipe": {"passes": 4, "min_steps": 4, "batch_size": 32}},
 }

@@ -77,7 +77,7 @@ def test_a_failed_cell_is_a_row_with_its_reason_and_the_run_ends_with_1(
 ) -> None:
     settings = ["--set", "ideal.generator_lr=1e9", "--set", "noise.recipe.lr=0.05"]
     grid = here / "tiny.yaml"
-    grid.write_text(TINY + "  dfme: {config: {batch_size: 40, generator_width: 4}}\n")
+    grid.write_text(TINY + "  dfme: {config: {student_steps: 60, generator_width: 4}}\n")
     grid.write_text(grid.read_text().replace("answers: [labels]", "answers: [labels, probs]"))
     assert bench("run", "--grid", "tiny.yaml", "--seeds", "1", *settings, *OFF) == 1
     out = capsys.readouterr().out
