@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench.executors import Event, Job
 from bench.grid import Planned
+from results.text import short
 
 HEARTBEAT = 30.0  # seconds between plain lines
 
@@ -83,14 +84,6 @@ def listing(columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table
-
-
-def short(queries: float) -> str:
-    """2500 -> 2.5k, 20000000 -> 20M."""
-    for size, suffix in ((1e6, "M"), (1e3, "k")):
-        if queries >= size:
-            return f"{queries / size:g}{suffix}"
-    return f"{queries:g}"
 
 
 class Board:

@@ -101,7 +101,8 @@ class _Running:
         task = task_of(cell.task)
         source, dataset = data.source_of(task.dataset), data.load(task.dataset, data_folder)
         teacher = teachers.load(task, root, device)
-        if teachers.content_hash(teacher) != cell.teacher:
+        record = teachers.record_of(task, root)  # whose hash `load` has just compared with the weights
+        if record is None or record.hash != cell.teacher:
             raise UsageError(f"the teacher of {cell.task} is no longer {cell.teacher}; plan again")
         self.cell, self.folder, self.report, self.started = cell, folder, report, time.monotonic()
         self.method = METHODS[cell.method]

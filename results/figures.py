@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from results.text import short
+
 WIDTH = 3.4  # inches, one column
 STYLE: Any = {
     "font.size": 8,
@@ -122,8 +124,5 @@ def _dress(axes: Axes, queries: pd.Series, label: str) -> None:
 
 
 def _short(queries: float, _: object = None) -> str:
-    """1000 -> 1k, 2500000 -> 2.5M."""
-    for size, suffix in ((1e6, "M"), (1e3, "k")):
-        if queries >= size:
-            return f"{queries / size:g}{suffix}"
-    return f"{queries:g}"
+    """A tick's label; matplotlib hands over its position too."""
+    return short(queries)

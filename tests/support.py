@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench import teachers
 from bench.cell import Cell, canonical_config
 from bench.tasks import task_of
-from budgets import Answers, Budget, BudgetExhausted, Oracle
+from budgets import Answers, Budget, Oracle
 from methods import METHODS
 from methods.run import Run
 
@@ -69,22 +69,6 @@ def make_oracle(
 def make_run(seed: int = 0, data: Tensor | None = None) -> Run:
     """A fresh run on the CPU, seeded as the runner seeds it."""
     return Run(CPU, torch.manual_seed(seed), data=data)
-
-
-def distill_to_the_end(
-    name: str, teacher: Callable[[Tensor], Tensor], queries: int, answers: str, seed: int = 0, **settings: object
-) -> tuple[nn.Module, Oracle, int]:
-    """Run a method as the runner does. Returns the student, the oracle and the number of rounds."""
-    method = METHODS[name]
-    run = make_run(seed, data=torch.rand(400, *SHAPE, generator=torch.Generator().manual_seed(9)))
-    student, oracle, rounds = small_student(), make_oracle(teacher, queries, answers), 0
-    try:
-        for _ in method.distill(oracle, student, method.Config(**settings), run):
-            rounds += 1
-            run.round = rounds
-    except BudgetExhausted:
-        pass
-    return student, oracle, rounds
 
 
 # Settings with which a cell on the digits takes a second.
