@@ -142,7 +142,7 @@ def status(run: RunName, out: Out = Path("runs")) -> None:
 
 @app.command()
 def report(run: RunName, out: Out = Path("runs")) -> None:
-    """Write a run's tables and figures anew from what is done."""
+    """Write a run's page, tables and figures anew from what is done."""
     _report(_console(), _run_folder(run, out))
 
 
@@ -317,11 +317,12 @@ def _work(
 
 
 def _report(console: "Console", folder: Path) -> None:
-    """Write the report and print its table, its paths, and what is lacking."""
+    """Write the report and print the path of its page, its tables, its paths, and what is lacking."""
     from bench import display
     from results import report
 
     written = report.write(folder)
+    console.print(f"report: {display.paths([written.page]).strip()}", markup=False, soft_wrap=True)
     for table in display.summary(written.summary):
         console.print(table)
     lacking = written.cells[written.cells["state"] != "done"]

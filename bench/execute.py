@@ -85,6 +85,7 @@ def write_run(folder: Path, name: str, grid: Grid, planned: list[Planned], root:
         {
             "grid": name,
             "definition": grid.model_dump(mode="json"),
+            "tasks": {task: asdict(task_of(task)) for task in tasks},
             "teachers": {task: record and asdict(record) for task, record in records.items()},
             "provenance": provenance(device),
             "entries": [entry(item) for item in planned],

@@ -5,12 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from results.statistics import area_over_log, interval, queries_to_reach, spread
+from results.statistics import area_over_log, half_width, queries_to_reach, spread
 from results.store import read_json
 
 SETTING = ["task", "answers", "inputs", "method"]
 MEASURED = ["accuracy", "spread", "n", "low", "high", "agreement", "agreement_spread", "optimistic"]
-MEASURED += ["queries", "distinct", "claimed"]
+MEASURED += ["queries", "distinct", "claimed", "optimistic_spread"]
+MEASURED += ["agreement_low", "agreement_high", "optimistic_low", "optimistic_high"]
+POINT = {"budget", "round", "spent", "distinct", "figures", "accuracy", "agreement"}  # what every point has
 TARGETS = (0.5, 0.75, 0.9)
 
 
@@ -33,6 +35,7 @@ def points(run: Path) -> pd.DataFrame:
     queries: what the student had cost at its last round within that budget. claimed: the images its
     method had made for it, which is what papers that count images and not questions report.
     optimistic: the best accuracy on test data at any point so far, which no one could have chosen.
+    Whatever else a point has is carried over, such as `accuracy_ensemble`: a part that a method shows apart.
     """
     plan = read_json(run / "run.json")
     rows: list[dict[str, Any]] = []
@@ -57,35 +60,34 @@ def points(run: Path) -> pd.DataFrame:
                     "accuracy": point["accuracy"],
                     "agreement": point["agreement"],
                     "optimistic": best,
+                    **{key: value for key, value in point.items() if key not in POINT},
                 }
             )
     columns = [*SETTING, "kind", "data", "protocol", "seed", "cell", "budget", "listed", "queries", "distinct"]
     measured = ["claimed", "round", "accuracy", "agreement", "optimistic"]
-    return pd.DataFrame(rows, columns=[*columns, *measured])
+    return pd.DataFrame(rows, columns=None if rows else [*columns, *measured])
+
+
+def apart(frame: pd.DataFrame) -> list[str]:
+    """The columns of parts that a method shows apart, `accuracy_NAME` and `agreement_NAME`, of points or a summary."""
+    ours = {*MEASURED, *SETTING}
+    return [name for name in frame if name.startswith(("accuracy_", "agreement_")) and name not in ours]
 
 
 def summary(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more."""
-    rows: list[dict[str, Any]] = []
-    for key, group in points.groupby([*SETTING, "protocol", "budget"], sort=False):
-        low, high = interval(group["accuracy"])
-        rows.append(
-            {
-                **dict(zip([*SETTING, "protocol", "budget"], key, strict=True)),
-                "accuracy": group["accuracy"].mean(),
-                "spread": spread(group["accuracy"]),
-                "n": len(group),
-                "low": low,
-                "high": high,
-                "agreement": group["agreement"].mean(),
-                "agreement_spread": spread(group["agreement"]),
-                "optimistic": group["optimistic"].mean(),
-                "queries": group["queries"].mean(),
-                "distinct": group["distinct"].mean(),
-                "claimed": group["claimed"].mean(),
-            }
-        )
-    return pd.DataFrame(rows, columns=[*SETTING, "protocol", "budget", *MEASURED])
+    """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more.
+
+    Of parts shown apart there is the mean alone.
+    """
+    groups = points.groupby([*SETTING, "protocol", "budget"], sort=False)
+    parts = apart(points)
+    table = groups[["accuracy", "agreement", "optimistic", "queries", "distinct", "claimed", *parts]].mean()
+    table["n"] = groups.size()
+    for measure, prefix in (("accuracy", ""), ("agreement", "agreement_"), ("optimistic", "optimistic_")):
+        table[f"{prefix}spread"] = groups[measure].std()
+        half = half_width(table[f"{prefix}spread"], table["n"])
+        table[f"{prefix}low"], table[f"{prefix}high"] = table[measure] - half, table[measure] + half
+    return table.reset_index()[[*SETTING, "protocol", "budget", *MEASURED, *parts]]
 
 
 def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame:

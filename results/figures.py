@@ -1,16 +1,15 @@
 """Figures at the width of a paper's column, for eyes that tell few colours apart: colour, dash and marker together."""
 
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from results.looks import RANKED, Look, looks, named
 from results.text import short
 
 WIDTH = 3.4  # inches, one column
@@ -31,61 +30,69 @@ STYLE: Any = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
 }
-MARKERS = "osD^vP<X>p"
-DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (4, 1, 1, 1, 1, 1)))
-NO_RANK = {"real": "0.25", "knockoff": "0.4", "noise": "0.55"}
-NOT_DATA_FREE = {"real", "knockoff"}
 
 
-def accuracy_vs_queries(summary: pd.DataFrame, kinds: dict[str, str], teacher: float | None, title: str) -> Figure:
+def accuracy_vs_queries(
+    summary: pd.DataFrame,
+    roles: dict[str, str],
+    teacher: float | None,
+    title: str,
+    published: pd.DataFrame | None = None,
+) -> Figure:
     """One task and track: mean test accuracy against queries, a band where there is an interval.
 
-    summary: rows of curves.summary for one task, kind of answer and of input. kinds: label -> method.
+    summary: rows of curves.summary for one task, kind of answer and of input. roles: label -> role, of the whole
+    run. published: rows of published.matching, drawn hollow where their method is in the figure.
     Controls and the reference from above are grey, and dotted: they stand in no ranking.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, WIDTH * 0.86), layout="constrained")
         axes = figure.subplots()
-        ranked = [label for label in summary["method"].unique() if kinds[label] not in NO_RANK]
-        looks = dict(zip(ranked, _looks(len(ranked)), strict=True))
-        grey_markers = cycle("x+1234")
+        look_of = looks(roles)
         for label in summary["method"].unique():
-            colour, dash, marker = looks.get(label) or (NO_RANK[kinds[label]], ":", next(grey_markers))
-            rows = summary[summary["method"] == label].sort_values("budget")
-            shown = f"{label} (not data-free)" if kinds[label] in NOT_DATA_FREE else label
-            axes.plot(rows["budget"], rows["accuracy"], color=colour, linestyle=dash, marker=marker, label=shown)
+            look, rows = look_of[label], summary[summary["method"] == label].sort_values("budget")
+            style: Any = {"color": look.colour, "linestyle": look.mpl_dash, "marker": look.marker}
+            axes.plot(rows["budget"], rows["accuracy"], **style, label=named(label, roles[label]))
             if rows["low"].notna().any():
-                axes.fill_between(
-                    rows["budget"],
-                    rows["low"],
-                    rows["high"],
-                    color=colour,
-                    alpha=0.15 if label in looks else 0.08,
-                    lw=0,
-                )
+                alpha = 0.15 if roles[label] == RANKED else 0.08
+                axes.fill_between(rows["budget"], rows["low"], rows["high"], color=look.colour, alpha=alpha, lw=0)
         if teacher is not None:
             axes.axhline(teacher, color="black", linewidth=0.8, label="teacher")
-        _dress(axes, summary["budget"], "queries to the teacher")
+        queries = summary["budget"]
+        if published is not None:
+            shown = published[published["label"].isin(summary["method"])]
+            _overlay(axes, shown, look_of)
+            queries = pd.concat([queries, shown["claimed"], shown["recount"].dropna()])
+        _dress(axes, queries, "queries to the teacher")
         axes.set_title(title, fontsize=8)
         figure.legend(loc="outside lower center", ncols=2)
         return figure
 
 
-def claimed_and_counted(summary: pd.DataFrame, teacher: float | None, title: str) -> Figure:
+def _overlay(axes: Axes, published: pd.DataFrame, look_of: dict[str, Look]) -> None:
+    """A hollow mark where a paper claims its number, and a second at what its code asks for it, joined by a hair."""
+    for row in published.to_dict("records"):
+        look, at = look_of[row["label"]], pd.Series([row["claimed"], row["recount"]]).dropna()
+        style: Any = {"color": look.colour, "marker": "o", "mfc": "none", "linewidth": 0.5, "alpha": 0.8}
+        axes.plot(at, [row["value"] / 100] * len(at), **style, label="_published")
+    if len(published):
+        axes.plot([], [], color="0.4", marker="o", mfc="none", ls="", label="published (as claimed - recounted)")
+
+
+def claimed_and_counted(summary: pd.DataFrame, roles: dict[str, str], teacher: float | None, title: str) -> Figure:
     """One task and track, methods that ask about an image more than once: accuracy against the images they made
     (what is claimed) and against the questions they asked (what is counted), hollow and filled."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, WIDTH * 0.86), layout="constrained")
         axes = figure.subplots()
-        labels = list(summary["method"].unique())
-        for label, (colour, _, marker) in zip(labels, _looks(len(labels)), strict=True):
+        look_of = looks(roles)
+        for label in summary["method"].unique():
             rows = summary[summary["method"] == label].sort_values("queries").drop_duplicates("queries")
+            style: Any = {"color": look_of[label].colour, "marker": look_of[label].marker}
             if (rows["claimed"] != rows["queries"]).any():
                 claimed = f"{label}, queries as claimed"
-                axes.plot(
-                    rows["claimed"], rows["accuracy"], color=colour, ls="--", marker=marker, mfc="white", label=claimed
-                )
-            axes.plot(rows["queries"], rows["accuracy"], color=colour, marker=marker, label=f"{label}, queries counted")
+                axes.plot(rows["claimed"], rows["accuracy"], **style, ls="--", mfc="white", label=claimed)
+            axes.plot(rows["queries"], rows["accuracy"], **style, label=f"{label}, queries counted")
         if teacher is not None:
             axes.axhline(teacher, color="black", linewidth=0.8, label="teacher")
         _dress(axes, pd.concat([summary["queries"], summary["claimed"]]), "queries to the teacher")
@@ -101,12 +108,6 @@ def save(figure: Figure, path: Path) -> list[Path]:
     for file in written:
         figure.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)
     return written
-
-
-def _looks(count: int) -> list[tuple[object, object, str]]:
-    """A colour, dash and marker for each of so many lines."""
-    colours = sns.color_palette("colorblind", count)
-    return [(colours[i], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]) for i in range(count)]
 
 
 def _dress(axes: Axes, queries: pd.Series, label: str) -> None:

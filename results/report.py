@@ -1,56 +1,177 @@
-"""The report of a run: tables and figures from whatever is done, and a word on what is not."""
+"""The report of a run: a page, tables and figures from whatever is done, and a word on what is not."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from results import curves, figures
+from results import aggregate, charts, curves, figures, looks, page, published, tables
 from results.store import read_json, write_bytes
 
 
 @dataclass(frozen=True)
 class Report:
-    """summary: curves.summary at the budgets the grid lists. files: all that was written."""
+    """summary: curves.summary at the budgets the grid lists. page: index.html. tables, figures: all that was written."""
 
     summary: pd.DataFrame
     cells: pd.DataFrame
+    page: Path
     tables: list[Path]
     figures: list[Path]
 
 
+@dataclass(frozen=True)
+class _Frames:
+    """All that the report of a run is made of."""
+
+    plan: dict[str, Any]
+    cells: pd.DataFrame
+    points: pd.DataFrame
+    summary: pd.DataFrame
+    efficiency: pd.DataFrame
+    shares: pd.DataFrame
+    improvements: pd.DataFrame
+    teachers: dict[str, float]
+    roles: dict[str, str]
+    published: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Track:
+    """The part of the frames that is about one task, kind of answer and of input. points: from the first listed budget."""
+
+    name: str
+    title: str
+    frames: _Frames
+    points: pd.DataFrame
+    curves: pd.DataFrame
+    listed: pd.DataFrame
+    teacher: float | None
+    published: pd.DataFrame
+
+
 def write(run: Path) -> Report:
-    """Write `tables/` and `figures/` of the run folder anew from the cells on disk."""
-    cells, points = curves.cells(run), curves.points(run)
-    summary = curves.summary(points[points["listed"].astype(bool)])
-    teachers = curves.teacher_accuracies(run)
-    tables = {"cells": cells, "points": points, "summary": summary}
-    if len(points):
-        tables["efficiency"] = curves.efficiency(points, teachers)
-    written = [path for name, table in tables.items() for path in _write_table(run / "tables" / name, table)]
-    return Report(summary, cells, written, _draw(run, points, teachers))
+    """Write `index.html`, `tables/` and `figures/` of the run folder anew from the cells on disk."""
+    frames = _frames(run)
+    tracks = list(_tracks(frames))
+    files = {"cells": frames.cells, "points": frames.points, "summary": frames.summary}
+    if len(frames.points):
+        files |= {"efficiency": frames.efficiency, "shares": frames.shares, "improvements": frames.improvements}
+    written = [path for name, frame in files.items() for path in _write_frame(run / "tables" / name, frame)]
+    written += _write_latex(run / "tables", frames, tracks)
+    drawn = [path for track in tracks for path in _draw(run / "figures", track)]
+    index = page.write(run, frames.plan, frames.cells, [_shown(run, track) for track in tracks], _below(frames))
+    return Report(frames.summary, frames.cells, index, written, drawn)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:
-    """The table as CSV for people and Parquet for programs."""
+def _frames(run: Path) -> _Frames:
+    plan = read_json(run / "run.json")
+    points = curves.points(run)
+    teachers, roles = curves.teacher_accuracies(run), looks.roles(plan["entries"])
+    datasets = {task: parts["dataset"] for task, parts in plan.get("tasks", {}).items()}
+    compared = list(aggregate.comparisons(points, teachers, datasets, roles))
+    generator = np.random.default_rng(0)
+    return _Frames(
+        plan,
+        curves.cells(run),
+        points,
+        curves.summary(points[points["listed"].astype(bool)]),
+        curves.efficiency(points, teachers),
+        aggregate.shares(compared, roles, generator),
+        aggregate.improvements(compared, roles, generator),
+        teachers,
+        roles,
+        published.load(),
+    )
+
+
+def _tracks(frames: _Frames) -> Iterator[_Track]:
+    for key, points in frames.points.groupby(["task", "answers", "inputs"], sort=False):
+        task, answers, inputs = map(str, key)
+        points = points[points["budget"] >= points.loc[points["listed"].astype(bool), "budget"].min()]
+        yield _Track(
+            f"{task}.{answers}.{inputs}",
+            f"{task}, {answers}, {inputs} inputs",
+            frames,
+            points,
+            curves.summary(points),
+            _of(frames.summary, points),
+            frames.teachers.get(task),
+            published.matching(frames.published, frames.plan.get("tasks", {}).get(task), points),
+        )
+
+
+def _of(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a frame that are about the same task, answers and inputs as the points."""
+    axes = ["task", "answers", "inputs"]
+    return frame[(frame[axes] == points[axes].iloc[0]).all(axis=1)]
+
+
+def _write_frame(path: Path, frame: pd.DataFrame) -> list[Path]:
+    """The frame as CSV for people and Parquet for programs."""
     csv, parquet = path.with_suffix(".csv"), path.with_suffix(".parquet")
-    write_bytes(csv, table.to_csv(index=False, float_format="%.6g").encode())
-    write_bytes(parquet, table.to_parquet(index=False))
+    write_bytes(csv, frame.to_csv(index=False, float_format="%.6g").encode())
+    write_bytes(parquet, frame.to_parquet(index=False))
     return [csv, parquet]
 
 
-def _draw(run: Path, points: pd.DataFrame, teachers: dict[str, float]) -> list[Path]:
-    kinds = {entry["method"]: entry["kind"] for entry in read_json(run / "run.json")["entries"]}
-    drawn: list[Path] = []
-    for key, track in points.groupby(["task", "answers", "inputs"], sort=False):
-        task, answers, inputs = map(str, key)
-        track = track[track["budget"] >= track.loc[track["listed"].astype(bool), "budget"].min()]
-        name, title = f"{task}.{answers}.{inputs}", f"{task}, {answers}, {inputs} inputs"
-        figure = figures.accuracy_vs_queries(curves.summary(track), kinds, teachers.get(task), title)
-        drawn += figures.save(figure, run / "figures" / name)
-        asked_again = track[track["claimed"] != track["queries"]]["kind"].unique()
-        if len(asked_again):
-            same_kind = curves.summary(track[track["kind"].isin(asked_again)])
-            figure = figures.claimed_and_counted(same_kind, teachers.get(task), title)
-            drawn += figures.save(figure, run / "figures" / f"{name}.claimed")
+def _write_latex(folder: Path, frames: _Frames, tracks: list[_Track]) -> list[Path]:
+    papers = {track.name: tables.accuracy(track.listed, frames.roles, track.title) for track in tracks}
+    papers |= {heading.lower().replace(" ", "-"): table for heading, table in _over_tasks(frames).items()}
+    for name, table in papers.items():
+        write_bytes(folder / f"{name}.tex", tables.latex(table, f"tab:{name}").encode())
+    return [folder / f"{name}.tex" for name in papers]
+
+
+def _draw(folder: Path, track: _Track) -> list[Path]:
+    roles = track.frames.roles
+    figure = figures.accuracy_vs_queries(track.curves, roles, track.teacher, track.title, track.published)
+    drawn = figures.save(figure, folder / track.name)
+    asked_again = track.points[track.points["claimed"] != track.points["queries"]]["kind"].unique()
+    if len(asked_again):
+        same_kind = curves.summary(track.points[track.points["kind"].isin(asked_again)])
+        figure = figures.claimed_and_counted(same_kind, roles, track.teacher, track.title)
+        drawn += figures.save(figure, folder / f"{track.name}.claimed")
     return drawn
+
+
+def _shown(run: Path, track: _Track) -> page.Track:
+    frames = track.frames
+    chart = charts.accuracy_vs_queries(track.curves, frames.roles, track.teacher, track.published)
+    cells = _of(frames.cells, track.points)
+    shown = [
+        tables.accuracy(track.listed, frames.roles, track.title),
+        tables.cost(_of(frames.efficiency, track.points), cells, frames.roles),
+        tables.parts(track.listed),
+    ]
+    return page.Track(track.title, _harmless(chart.to_json()), [table for table in shown if table], page.samples(run, cells))
+
+
+def _harmless(json: str) -> str:
+    """JSON that may stand in a page: no label can end the script it stands in."""
+    return json.replace("<", "\\u003c")
+
+
+def _over_tasks(frames: _Frames) -> dict[str, tables.Table]:
+    """For each pair of tracks' answers and inputs, the two comparisons over tasks."""
+    shown = {}
+    for (answers, inputs), shares in frames.shares.groupby(["answers", "inputs"], sort=False):
+        shown[f"Over tasks {answers} {inputs}"] = tables.shares(shares)
+        pairs = frames.improvements
+        pairs = pairs[(pairs["answers"] == answers) & (pairs["inputs"] == inputs)]
+        if len(pairs):
+            shown[f"Improvement {answers} {inputs}"] = tables.improvements(pairs)
+    return shown
+
+
+def _below(frames: _Frames) -> dict[str, tables.Table]:
+    """The tables below the tracks, by their headings."""
+    datasets = {parts["dataset"] for parts in frames.plan.get("tasks", {}).values()}
+    rest = {
+        "Lacking": tables.lacking(frames.cells),
+        "Published": tables.published(frames.published[frames.published["dataset"].isin(datasets)]),
+    }
+    return _over_tasks(frames) | {heading: table for heading, table in rest.items() if table}

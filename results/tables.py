@@ -1,0 +1,276 @@
+"""Tables for people: what a page and a LaTeX file show, from the frames of a run."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from results.curves import SETTING, TARGETS, apart
+from results.looks import CONTROL, RANKED, REFERENCE, named
+from results.statistics import tied
+from results.text import short
+
+T = TypeVar("T")
+BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands in no ranking
+NOTHING = "–"
+RULES = (
+    "Test accuracy in percent, mean ± standard deviation over seeds{n}. Bold: the best of the data-free methods; "
+    "†: not separable from it (Welch's t-test at 5 %, three seeds or more). Controls (grey) and methods that are not "
+    "data-free stand in no ranking; a method that is not above the controls has learnt nothing that noise does not teach."
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """text: as shown. order: what a column is sorted by, the text itself if None. look: BEST, ASIDE or nothing."""
+
+    text: str
+    order: float | None = None
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, the names of the columns, and rows of as many fields."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[Field]]
+
+
+def accuracy(summary: pd.DataFrame, roles: dict[str, str], title: str) -> Table:
+    """One task and track: a row a method, a column a budget, the best in bold and its ties marked.
+
+    summary: rows of curves.summary at the listed budgets.
+    """
+    budgets = sorted(summary["budget"].unique())
+    best = {budget: _best(rows, roles) for budget, rows in summary.groupby("budget")}
+    same_n = summary["n"].nunique() == 1
+    rows = []
+    for (label, protocol), group in _by_role(summary.groupby(["method", "protocol"], sort=False), roles):
+        at = {row["budget"]: row for row in group.to_dict("records")}
+        fields = [_accuracy(at.get(budget), best[budget], roles[label], same_n) for budget in budgets]
+        rows.append([_label(label, roles), Field(protocol), *fields])
+    n = f", n = {summary['n'].iloc[0]}" if same_n else ", n in brackets"
+    columns = ["method", "protocol", *(short(budget) for budget in budgets)]
+    return Table(f"{title}. {RULES.format(n=n)}{_beaten(summary, roles)}", columns, rows)
+
+
+def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -> Table:
+    """One task and track: area under the curve, queries to shares of the teacher's accuracy, queries and time spent.
+
+    efficiency: rows of curves.efficiency. cells: rows of curves.cells.
+    """
+    done = cells[cells["state"] == "done"]
+    largest = done[done["budget"] == done.groupby("method")["budget"].transform("max")]
+    totals = largest.groupby("method")[["budget", "spent", "distinct", "seconds"]].mean().to_dict("index")
+    rows = []
+    for label, group in _by_role(((row["method"], row) for row in efficiency.to_dict("records")), roles):
+        total: dict[str, Any] = totals[label]
+        area = Field(_percent(group["area"]), group["area"])
+        reached = [_reached(group, share) for share in TARGETS]
+        counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
+        rows.append([_label(label, roles), area, *reached, *counts, Field(_time(total["seconds"]), total["seconds"])])
+    columns = ["method", "area", *(f"to {share:.0%}" for share in TARGETS)]
+    caption = (
+        "Area: mean accuracy in percent over log queries, over the listed budgets. To 50, 75, 90 %: queries to that "
+        "share of the teacher's accuracy, mean over seeds, or how many of them came so far. Spent and distinct: what "
+        "the meter counted in a run of the largest budget, the last unfinished round included, and the different "
+        "images among it. Time: of such a run. Means over seeds."
+    )
+    return Table(caption, [*columns, "budget", "spent", "distinct", "time"], rows)
+
+
+def parts(summary: pd.DataFrame) -> Table | None:
+    """What methods show apart from their student, such as an ensemble; None if none does."""
+    rows = [
+        [Field(row["method"]), Field(part), Field(short(row["budget"]), row["budget"]), *_pair(row, part)]
+        for row in summary.to_dict("records")
+        for part in dict.fromkeys(name.partition("_")[2] for name in apart(summary))
+        if not pd.isna(row.get(f"accuracy_{part}"))
+    ]
+    caption = "Parts that a method shows apart from its student, in percent, means over seeds. They stand in no ranking."
+    return Table(caption, ["method", "part", "budget", "accuracy", "agreement"], rows) if rows else None
+
+
+def shares(frame: pd.DataFrame) -> Table:
+    """aggregate.shares as a table."""
+    rows = []
+    for row in frame.to_dict("records"):
+        look = "" if row["role"] == RANKED else ASIDE
+        scope = [Field(row["over"]), Field(short(row["budget"]), row["budget"])]
+        method = Field(named(row["method"], row["role"]), look=look)
+        middle = Field(_with_bounds(row["iqm"], row), row["iqm"], look)
+        rows.append([*scope, method, middle, *_counts(row, "tasks", "n"), Field(row["left_out"])])
+    caption = (
+        "Interquartile mean over tasks and seeds of student accuracy / teacher accuracy, in percent, with 95 % intervals "
+        "of a bootstrap stratified by task (three seeds or more), over the tasks that all data-free methods have."
+    )
+    return Table(caption, ["over", "budget", "method", "IQM", "tasks", "runs", "left out"], rows)
+
+
+def improvements(frame: pd.DataFrame) -> Table:
+    """aggregate.improvements as a table."""
+    rows = [
+        [
+            Field(row["over"]),
+            Field(short(row["budget"]), row["budget"]),
+            Field(row["method"]),
+            Field(row["other"]),
+            Field(_with_bounds(row["probability"], row), row["probability"]),
+            *_counts(row, "tasks"),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    caption = (
+        "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of seeds in "
+        "which the first method is above the second, ties half, with 95 % stratified bootstrap intervals."
+    )
+    return Table(caption, ["over", "budget", "first", "above", "probability", "tasks"], rows)
+
+
+def lacking(cells: pd.DataFrame) -> Table | None:
+    """The planned runs without a result, by method and budget, with their reasons; None if all are done."""
+    rest = cells[cells["state"] != "done"].fillna({"reason": NOTHING})
+    rows = [
+        [
+            *(Field(str(part)) for part in (state, method)),
+            Field(short(budget), budget),
+            Field(str(len(group)), len(group)),
+            Field(_listed(group["task"].unique())),
+            Field(reason),
+        ]
+        for (state, method, budget, reason), group in rest.groupby(["state", "method", "budget", "reason"], sort=False)
+    ]
+    columns = ["state", "method", "budget", "runs", "tasks", "reason"]
+    return Table("Planned runs without a result.", columns, rows) if rows else None
+
+
+def published(rows: pd.DataFrame) -> Table | None:
+    """Published rows as a table; None if there are none."""
+    texts = ["paper", "method", "dataset", "teacher", "student", "answers", "metric"]
+    fields = [
+        [
+            *(Field(str(row[key])) for key in texts),
+            Field(_published(row), row["value"]),
+            Field("unknown" if pd.isna(row["claimed"]) else f"{row['claimed']:,.0f} {row['unit']}", row["claimed"]),
+            Field(NOTHING if pd.isna(row["recount"]) else f"{row['recount']:,.0f}", row["recount"]),
+            *(Field(str(row[key])) for key in ("selection", "table", "source")),
+        ]
+        for row in rows.to_dict("records")
+    ]
+    caption = (
+        "Published numbers on the data sets of this run, whether or not networks and settings match. Claimed: the "
+        "budget as the source counts it. Recount: calls of the teacher that the released code makes for it."
+    )
+    columns = [*texts, "value", "claimed", "recount", "selection", "where", "source"]
+    return Table(caption, columns, fields) if fields else None
+
+
+def latex(table: Table, label: str) -> str:
+    """The table for a paper, with booktabs rules; needs the package booktabs."""
+    texts = pd.DataFrame([[field.text for field in row] for row in table.rows], columns=table.columns)
+    looks = [[_LATEX[field.look] for field in row] for row in table.rows]
+    style = texts.style.hide(axis="index").format(_escaped).format_index(_escaped, axis=1)
+    style = style.apply(lambda frame: pd.DataFrame(looks, columns=frame.columns), axis=None)
+    layout = "".join("r" if row.order is not None else "l" for row in table.rows[0])
+    return style.to_latex(
+        hrules=True, caption=_escaped(table.caption), label=label, column_format=layout, position_float="centering"
+    )
+
+
+_LATEX = {BEST: "textbf:--rwrap;", ASIDE: "textit:--rwrap;", "": ""}
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "†": r"$^\dagger$", "–": "--"}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+
+
+def _best(rows: pd.DataFrame, roles: dict[str, str]) -> dict[str, Any] | None:
+    """The row of the best ranked method, if there are two or more to rank."""
+    ranked = rows[rows["method"].map(roles) == RANKED]
+    return ranked.loc[ranked["accuracy"].idxmax()].to_dict() if len(ranked) > 1 else None
+
+
+def _accuracy(row: dict[str, Any] | None, best: dict[str, Any] | None, role: str, same_n: bool) -> Field:
+    if row is None:
+        return Field(NOTHING, -1)
+    text = _percent(row["accuracy"], row["spread"]) + ("" if same_n else f" ({row['n']})")
+    if role != RANKED:
+        return Field(text, row["accuracy"], ASIDE)
+    if best is None:
+        return Field(text, row["accuracy"])
+    if row["method"] == best["method"]:
+        return Field(text, row["accuracy"], BEST)
+    mark = " †" if tied(_sample(row), _sample(best)) else ""
+    return Field(text + mark, row["accuracy"])
+
+
+def _sample(row: dict[str, Any]) -> tuple[float, float, int]:
+    return row["accuracy"], row["spread"], row["n"]
+
+
+def _beaten(summary: pd.DataFrame, roles: dict[str, str]) -> str:
+    """A sentence naming the budgets at which no ranked method is above the best control; empty if there is none."""
+    highest = summary.groupby(["budget", summary["method"].map(roles)])["accuracy"].max().unstack()
+    if not {RANKED, CONTROL} <= set(highest):
+        return ""
+    budgets = [short(budget) for budget in highest.index[highest[RANKED] <= highest[CONTROL]]]
+    return f" No data-free method is above the best control at {_listed(budgets)} queries." if budgets else ""
+
+
+def _by_role(groups: Iterable[tuple[Any, T]], roles: dict[str, str]) -> list[tuple[Any, T]]:
+    """The ranked first, then controls, then references, each in the order of the grid."""
+    order = [RANKED, CONTROL, REFERENCE]
+    name: Callable[[Any], str] = lambda key: key[0] if isinstance(key, tuple) else key  # noqa: E731
+    return sorted(groups, key=lambda pair: order.index(roles[name(pair[0])]))
+
+
+def _label(label: str, roles: dict[str, str]) -> Field:
+    return Field(named(label, roles[label]), look="" if roles[label] == RANKED else ASIDE)
+
+
+def _reached(row: dict[str, Any], share: float) -> Field:
+    needed, seeds = row[f"queries_to_{100 * share:.0f}"], row[f"queries_to_{100 * share:.0f}_seeds"]
+    if not pd.isna(needed):
+        return Field(f"{needed:,.0f}", needed)
+    return Field(f"{seeds} of {row['n']} seeds" if seeds else NOTHING, float("1e15") - seeds)
+
+
+def _pair(row: dict[str, Any], part: str) -> list[Field]:
+    values = [row.get(f"{measure}_{part}", float("nan")) for measure in ("accuracy", "agreement")]
+    return [Field(_percent(value), value) for value in values]
+
+
+def _counts(row: dict[str, Any], *keys: str) -> list[Field]:
+    return [Field(str(row[key]), row[key]) for key in keys]
+
+
+def _with_bounds(value: float, row: dict[str, Any]) -> str:
+    bounds = "" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return _percent(value) + bounds
+
+
+def _published(row: dict[str, Any]) -> str:
+    spread = "" if pd.isna(row["spread"]) else f" ± {row['spread']:g} ({row['spread_kind'] or 'kind unknown'})"
+    return f"{row['value']:g}{spread}" + ("" if pd.isna(row["n"]) else f", n = {row['n']:g}")
+
+
+def _percent(value: float, spread: float = float("nan")) -> str:
+    if pd.isna(value):
+        return NOTHING
+    return f"{100 * value:.1f}" + ("" if pd.isna(spread) else f" ± {100 * spread:.1f}")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
