@@ -9,9 +9,9 @@ from results.looks import RANKED, looks, named
 from results.text import short
 
 MEASURES = {  # name on the button -> column, prefix of its interval's columns
-    "accuracy, final": ("accuracy", ""),
-    "agreement, final": ("agreement", "agreement_"),
-    "accuracy, optimistic": ("optimistic", "optimistic_"),
+    "accuracy": ("accuracy", ""),
+    "agreement": ("agreement", "agreement_"),
+    "optimistic": ("optimistic", "optimistic_"),
 }
 
 
@@ -30,7 +30,7 @@ def accuracy_vs_queries(
         for name in MEASURES:
             shown[name].append({"visible": True, "y": trace.y, "text": trace.text, **changes.get(name, {})})
 
-    hidden = {"agreement, final": {"visible": False}}  # papers and teachers have an accuracy alone
+    hidden = {"agreement": {"visible": False}}  # papers and teachers have an accuracy alone
     look_of = looks(roles)
     for label in summary["method"].unique():
         rows, look = summary[summary["method"] == label].sort_values("budget"), look_of[label]
@@ -41,7 +41,7 @@ def accuracy_vs_queries(
                   for measure, (column, prefix) in MEASURES.items()}
         add(
             go.Scatter(x=rows["budget"].tolist(), name=name, legendgroup=name, line=line, marker=marker,
-                       mode="lines+markers", hovertemplate="%{text}", **curves["accuracy, final"]),
+                       mode="lines+markers", hovertemplate="%{text}", **curves["accuracy"]),
             **curves,
         )
         bands = {measure: {"y": _outline(rows, prefix)} for measure, (_, prefix) in MEASURES.items()}
@@ -50,7 +50,7 @@ def accuracy_vs_queries(
             add(
                 go.Scatter(x=around + around[::-1], legendgroup=name, showlegend=False, hoverinfo="skip", fill="toself",
                            mode="lines", line={"width": 0}, fillcolor=_clear(look.colour, roles[label]),
-                           **bands["accuracy, final"]),
+                           **bands["accuracy"]),
                 **bands,
             )
     for row in published.to_dict("records"):
@@ -61,33 +61,35 @@ def accuracy_vs_queries(
         ends = [summary["budget"].min(), summary["budget"].max()]
         add(go.Scatter(x=ends, y=[teacher] * 2, name="teacher", mode="lines", line={"color": "#8a8a8a", "width": 1},
                        hovertemplate="teacher: %{y:.1%}<extra></extra>"), **hidden)
-    return go.Figure(traces, _layout(summary["budget"], shown))
+    queries = pd.concat([summary["budget"], published["claimed"], published["recount"].dropna()])
+    return go.Figure(traces, _layout(queries, shown, lines=summary["method"].nunique()))
 
 
-def _layout(budgets: pd.Series, shown: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    listed = sorted(budgets.unique())
-    every = [10**power * step for power in range(9) for step in ((1, 2, 5) if len(listed) < 60 else (1,))]
-    ticks = listed if len(listed) <= 6 else every
+def _layout(queries: pd.Series, shown: dict[str, list[dict[str, Any]]], lines: int) -> dict[str, Any]:
+    tried = sorted(queries.unique())
+    decades = queries.max() / queries.min() > 1000
+    ticks = tried if len(tried) <= 6 else [10**power * step for power in range(9) for step in ((1,) if decades else (1, 2, 5))]
     switches = [_button(name, "restyle", _by_trace(changes)) for name, changes in shown.items()]
     scales = [_button(f"{scale} queries", "relayout", {"xaxis.type": scale, "xaxis.autorange": True}) for scale in ("log", "linear")]
     return {
         "template": "none",
-        "height": 520,
-        "margin": {"l": 56, "r": 12, "t": 88, "b": 48},
+        "height": 440 + 12 * lines,  # a narrow screen lists them one below the other
+        "margin": {"l": 48, "r": 8, "t": 84, "b": 40},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
         "font": {"family": "system-ui, sans-serif", "size": 13},
-        "xaxis": {"type": "log", "title": {"text": "queries to the teacher"}, "zeroline": False,
+        "xaxis": {"type": "log", "title": {"text": "queries to the teacher", "font": {"size": 13}}, "zeroline": False,
                   "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]},
         "yaxis": {"range": [0, 1.02], "tickformat": ".0%", "zeroline": False},
-        "legend": {"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0},
-        "updatemenus": [_menu(switches, 1.19), _menu(scales, 1.1)],
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        "updatemenus": [_menu(switches, above=44), _menu(scales, above=8)],
     }
 
 
-def _menu(buttons: list[dict[str, Any]], y: float) -> dict[str, Any]:
-    place = {"x": 0, "xanchor": "left", "y": y, "yanchor": "top", "pad": {"t": 0}}
+def _menu(buttons: list[dict[str, Any]], above: int) -> dict[str, Any]:
+    """A row of buttons, so many pixels above the plot."""
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": above}}
     return {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": True, **place}
 
 

@@ -77,9 +77,11 @@ def apart(frame: pd.DataFrame) -> list[str]:
 def summary(points: pd.DataFrame) -> pd.DataFrame:
     """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more.
 
-    Of parts shown apart there is the mean alone.
+    listed: whether the grid names the budget. Of parts shown apart there is the mean alone.
     """
-    groups = points.groupby([*SETTING, "protocol", "budget"], sort=False)
+    groups = points.assign(listed=points["listed"].astype(bool)).groupby(
+        [*SETTING, "protocol", "budget", "listed"], sort=False
+    )
     parts = apart(points)
     table = groups[["accuracy", "agreement", "optimistic", "queries", "distinct", "claimed", *parts]].mean()
     table["n"] = groups.size()
@@ -87,7 +89,7 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
         table[f"{prefix}spread"] = groups[measure].std()
         half = half_width(table[f"{prefix}spread"], table["n"])
         table[f"{prefix}low"], table[f"{prefix}high"] = table[measure] - half, table[measure] + half
-    return table.reset_index()[[*SETTING, "protocol", "budget", *MEASURED, *parts]]
+    return table.reset_index()[[*SETTING, "protocol", "budget", "listed", *MEASURED, *parts]]
 
 
 def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame:

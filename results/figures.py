@@ -104,6 +104,8 @@ def claimed_and_counted(summary: pd.DataFrame, roles: dict[str, str], teacher: f
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write the figure as PNG and PDF beside each other; returns both paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()  # lays it out, once for both files
+    figure.set_layout_engine(None)
     written = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "pdf")]
     for file in written:
         figure.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else None)

@@ -26,11 +26,6 @@ class Track:
     tables: list[Table]
     samples: dict[str, str]
 
-    @property
-    def anchor(self) -> str:
-        """Its name in links."""
-        return plain(self.title)
-
 
 def write(run: Path, plan: dict[str, Any], cells: pd.DataFrame, tracks: list[Track], tables: dict[str, Table]) -> Path:
     """Write index.html and its assets into the run folder; returns the path of the page.
@@ -44,6 +39,7 @@ def write(run: Path, plan: dict[str, Any], cells: pd.DataFrame, tracks: list[Tra
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["plain"] = plain
     states = cells["state"].value_counts().to_dict()
     definition = yaml.safe_dump(plan["definition"], sort_keys=False, width=100, allow_unicode=True)
     text = environment.get_template("page.html.j2").render(

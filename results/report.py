@@ -25,12 +25,12 @@ class Report:
 
 @dataclass(frozen=True)
 class _Frames:
-    """All that the report of a run is made of."""
+    """All that the report of a run is made of. curves: curves.summary of all points, with `listed`."""
 
     plan: dict[str, Any]
     cells: pd.DataFrame
     points: pd.DataFrame
-    summary: pd.DataFrame
+    curves: pd.DataFrame
     efficiency: pd.DataFrame
     shares: pd.DataFrame
     improvements: pd.DataFrame
@@ -41,14 +41,13 @@ class _Frames:
 
 @dataclass(frozen=True)
 class _Track:
-    """The part of the frames that is about one task, kind of answer and of input. points: from the first listed budget."""
+    """The part of the frames that is about one task, kind of answer and of input, from the first listed budget on."""
 
     name: str
     title: str
     frames: _Frames
     points: pd.DataFrame
     curves: pd.DataFrame
-    listed: pd.DataFrame
     teacher: float | None
     published: pd.DataFrame
 
@@ -57,14 +56,15 @@ def write(run: Path) -> Report:
     """Write `index.html`, `tables/` and `figures/` of the run folder anew from the cells on disk."""
     frames = _frames(run)
     tracks = list(_tracks(frames))
-    files = {"cells": frames.cells, "points": frames.points, "summary": frames.summary}
+    summary = _listed(frames.curves)
+    files = {"cells": frames.cells, "points": frames.points, "summary": summary}
     if len(frames.points):
         files |= {"efficiency": frames.efficiency, "shares": frames.shares, "improvements": frames.improvements}
     written = [path for name, frame in files.items() for path in _write_frame(run / "tables" / name, frame)]
     written += _write_latex(run / "tables", frames, tracks)
     drawn = [path for track in tracks for path in _draw(run / "figures", track)]
     index = page.write(run, frames.plan, frames.cells, [_shown(run, track) for track in tracks], _below(frames))
-    return Report(frames.summary, frames.cells, index, written, drawn)
+    return Report(summary, frames.cells, index, written, drawn)
 
 
 def _frames(run: Path) -> _Frames:
@@ -78,7 +78,7 @@ def _frames(run: Path) -> _Frames:
         plan,
         curves.cells(run),
         points,
-        curves.summary(points[points["listed"].astype(bool)]),
+        curves.summary(points),
         curves.efficiency(points, teachers),
         aggregate.shares(compared, roles, generator),
         aggregate.improvements(compared, roles, generator),
@@ -92,16 +92,21 @@ def _tracks(frames: _Frames) -> Iterator[_Track]:
     for key, points in frames.points.groupby(["task", "answers", "inputs"], sort=False):
         task, answers, inputs = map(str, key)
         points = points[points["budget"] >= points.loc[points["listed"].astype(bool), "budget"].min()]
+        summary = _of(frames.curves, points)
         yield _Track(
             f"{task}.{answers}.{inputs}",
             f"{task}, {answers}, {inputs} inputs",
             frames,
             points,
-            curves.summary(points),
-            _of(frames.summary, points),
+            summary[summary["budget"] >= points["budget"].min()],
             frames.teachers.get(task),
             published.matching(frames.published, frames.plan.get("tasks", {}).get(task), points),
         )
+
+
+def _listed(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows at budgets that the grid lists."""
+    return summary[summary["listed"]].drop(columns="listed")
 
 
 def _of(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
@@ -119,8 +124,8 @@ def _write_frame(path: Path, frame: pd.DataFrame) -> list[Path]:
 
 
 def _write_latex(folder: Path, frames: _Frames, tracks: list[_Track]) -> list[Path]:
-    papers = {track.name: tables.accuracy(track.listed, frames.roles, track.title) for track in tracks}
-    papers |= {heading.lower().replace(" ", "-"): table for heading, table in _over_tasks(frames).items()}
+    papers = {track.name: tables.accuracy(_listed(track.curves), frames.roles, track.title) for track in tracks}
+    papers |= {page.plain(heading): table for heading, table in _over_tasks(frames).items()}
     for name, table in papers.items():
         write_bytes(folder / f"{name}.tex", tables.latex(table, f"tab:{name}").encode())
     return [folder / f"{name}.tex" for name in papers]
@@ -130,9 +135,10 @@ def _draw(folder: Path, track: _Track) -> list[Path]:
     roles = track.frames.roles
     figure = figures.accuracy_vs_queries(track.curves, roles, track.teacher, track.title, track.published)
     drawn = figures.save(figure, folder / track.name)
-    asked_again = track.points[track.points["claimed"] != track.points["queries"]]["kind"].unique()
+    asked_again = track.points[track.points["claimed"] != track.points["queries"]]["kind"]
     if len(asked_again):
-        same_kind = curves.summary(track.points[track.points["kind"].isin(asked_again)])
+        labels = track.points[track.points["kind"].isin(asked_again)]["method"]
+        same_kind = track.curves[track.curves["method"].isin(labels)]
         figure = figures.claimed_and_counted(same_kind, roles, track.teacher, track.title)
         drawn += figures.save(figure, folder / f"{track.name}.claimed")
     return drawn
@@ -143,9 +149,9 @@ def _shown(run: Path, track: _Track) -> page.Track:
     chart = charts.accuracy_vs_queries(track.curves, frames.roles, track.teacher, track.published)
     cells = _of(frames.cells, track.points)
     shown = [
-        tables.accuracy(track.listed, frames.roles, track.title),
+        tables.accuracy(_listed(track.curves), frames.roles, track.title),
         tables.cost(_of(frames.efficiency, track.points), cells, frames.roles),
-        tables.parts(track.listed),
+        tables.parts(_listed(track.curves)),
     ]
     return page.Track(track.title, _harmless(chart.to_json()), [table for table in shown if table], page.samples(run, cells))
 
@@ -159,11 +165,11 @@ def _over_tasks(frames: _Frames) -> dict[str, tables.Table]:
     """For each pair of tracks' answers and inputs, the two comparisons over tasks."""
     shown = {}
     for (answers, inputs), shares in frames.shares.groupby(["answers", "inputs"], sort=False):
-        shown[f"Over tasks {answers} {inputs}"] = tables.shares(shares)
+        shown[f"Over tasks, {answers}, {inputs} inputs"] = tables.shares(shares)
         pairs = frames.improvements
         pairs = pairs[(pairs["answers"] == answers) & (pairs["inputs"] == inputs)]
         if len(pairs):
-            shown[f"Improvement {answers} {inputs}"] = tables.improvements(pairs)
+            shown[f"Probability of improvement, {answers}, {inputs} inputs"] = tables.improvements(pairs)
     return shown
 
 
@@ -171,7 +177,7 @@ def _below(frames: _Frames) -> dict[str, tables.Table]:
     """The tables below the tracks, by their headings."""
     datasets = {parts["dataset"] for parts in frames.plan.get("tasks", {}).values()}
     rest = {
-        "Lacking": tables.lacking(frames.cells),
-        "Published": tables.published(frames.published[frames.published["dataset"].isin(datasets)]),
+        "Runs without a result": tables.lacking(frames.cells),
+        "Published numbers": tables.published(frames.published[frames.published["dataset"].isin(datasets)]),
     }
     return _over_tasks(frames) | {heading: table for heading, table in rest.items() if table}
