@@ -73,16 +73,17 @@ def _layout(queries: pd.Series, shown: dict[str, list[dict[str, Any]]], lines: i
     scales = [_button(f"{scale} queries", "relayout", {"xaxis.type": scale, "xaxis.autorange": True}) for scale in ("log", "linear")]
     return {
         "template": "none",
-        "height": 440 + 12 * lines,  # a narrow screen lists them one below the other
+        "height": 500 + 4 * lines,
         "margin": {"l": 48, "r": 8, "t": 84, "b": 40},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
         "font": {"family": "system-ui, sans-serif", "size": 13},
-        "xaxis": {"type": "log", "title": {"text": "queries to the teacher", "font": {"size": 13}}, "zeroline": False,
+        "xaxis": {"type": "log", "title": {"text": "queries to the teacher", "font": {"size": 13}}, "zeroline": False, "automargin": True,
                   "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]},
         "yaxis": {"range": [0, 1.02], "tickformat": ".0%", "zeroline": False},
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "maxheight": 0.65,
+                   "font": {"size": 12}},
         "updatemenus": [_menu(switches, above=44), _menu(scales, above=8)],
     }
 

@@ -46,8 +46,7 @@ def accuracy_vs_queries(
     Controls and the reference from above are grey, and dotted: they stand in no ranking.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, WIDTH * 0.86), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = _figure(lines=summary["method"].nunique())
         look_of = looks(roles)
         for label in summary["method"].unique():
             look, rows = look_of[label], summary[summary["method"] == label].sort_values("budget")
@@ -69,6 +68,12 @@ def accuracy_vs_queries(
         return figure
 
 
+def _figure(lines: int) -> tuple[Figure, Axes]:
+    """An empty figure, higher where the legend below it is longer."""
+    figure = Figure(figsize=(WIDTH, WIDTH * 0.74 + 0.065 * lines), layout="constrained")
+    return figure, figure.subplots()
+
+
 def _overlay(axes: Axes, published: pd.DataFrame, look_of: dict[str, Look]) -> None:
     """A hollow mark where a paper claims its number, and a second at what its code asks for it, joined by a hair."""
     for row in published.to_dict("records"):
@@ -76,15 +81,14 @@ def _overlay(axes: Axes, published: pd.DataFrame, look_of: dict[str, Look]) -> N
         style: Any = {"color": look.colour, "marker": "o", "mfc": "none", "linewidth": 0.5, "alpha": 0.8}
         axes.plot(at, [row["value"] / 100] * len(at), **style, label="_published")
     if len(published):
-        axes.plot([], [], color="0.4", marker="o", mfc="none", ls="", label="published (as claimed - recounted)")
+        axes.plot([], [], color="0.4", marker="o", mfc="none", ls="", label="published: claimed, recounted")
 
 
 def claimed_and_counted(summary: pd.DataFrame, roles: dict[str, str], teacher: float | None, title: str) -> Figure:
     """One task and track, methods that ask about an image more than once: accuracy against the images they made
     (what is claimed) and against the questions they asked (what is counted), hollow and filled."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, WIDTH * 0.86), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = _figure(lines=4)
         look_of = looks(roles)
         for label in summary["method"].unique():
             rows = summary[summary["method"] == label].sort_values("queries").drop_duplicates("queries")

@@ -48,7 +48,8 @@ class Look:
     @property
     def mpl_dash(self) -> Any:
         """The dash as matplotlib takes it."""
-        return (0, self.dash) if self.dash else "-"
+        named = {(): "-", DOTS: ":"}
+        return named.get(self.dash, (0, self.dash))
 
     @property
     def plotly_dash(self) -> str:

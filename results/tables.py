@@ -16,8 +16,8 @@ BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands
 NOTHING = "–"
 RULES = (
     "Test accuracy in percent, mean ± standard deviation over seeds{n}. Bold: the best of the data-free methods; "
-    "†: not separable from it (Welch's t-test at 5 %, three seeds or more). Controls (grey) and methods that are not "
-    "data-free stand in no ranking; a method that is not above the controls has learnt nothing that noise does not teach."
+    "†: not separable from it (Welch's t-test at 5 %, three seeds or more). Set apart and in no ranking: controls, and "
+    "methods that are not data-free. A method that is not above the controls has learnt nothing that noise does not teach."
 )
 
 
@@ -95,39 +95,32 @@ def parts(summary: pd.DataFrame) -> Table | None:
 
 
 def shares(frame: pd.DataFrame) -> Table:
-    """aggregate.shares as a table."""
+    """aggregate.shares of one kind of answer and input: a row a method, a column a budget."""
+    budgets = sorted(frame["budget"].unique())
     rows = []
-    for row in frame.to_dict("records"):
-        look = "" if row["role"] == RANKED else ASIDE
-        scope = [Field(row["over"]), Field(short(row["budget"]), row["budget"])]
-        method = Field(named(row["method"], row["role"]), look=look)
-        middle = Field(_with_bounds(row["iqm"], row), row["iqm"], look)
-        rows.append([*scope, method, middle, *_counts(row, "tasks", "n"), Field(row["left_out"])])
+    for (over, label, role), group in frame.groupby(["over", "method", "role"], sort=False):
+        look = "" if role == RANKED else ASIDE
+        scope = [Field(over), Field(named(label, role), look=look), *_range(group, "tasks"), *_range(group, "n")]
+        rows.append([*scope, *_by_budget(group, "iqm", budgets, look)])
     caption = (
         "Interquartile mean over tasks and seeds of student accuracy / teacher accuracy, in percent, with 95 % intervals "
         "of a bootstrap stratified by task (three seeds or more), over the tasks that all data-free methods have."
     )
-    return Table(caption, ["over", "budget", "method", "IQM", "tasks", "runs", "left out"], rows)
+    return Table(caption + _left_out(frame), ["over", "method", "tasks", "runs", *map(short, budgets)], rows)
 
 
 def improvements(frame: pd.DataFrame) -> Table:
-    """aggregate.improvements as a table."""
+    """aggregate.improvements of one kind of answer and input: a row a pair of methods, a column a budget."""
+    budgets = sorted(frame["budget"].unique())
     rows = [
-        [
-            Field(row["over"]),
-            Field(short(row["budget"]), row["budget"]),
-            Field(row["method"]),
-            Field(row["other"]),
-            Field(_with_bounds(row["probability"], row), row["probability"]),
-            *_counts(row, "tasks"),
-        ]
-        for row in frame.to_dict("records")
+        [*map(Field, key), *_range(group, "tasks"), *_by_budget(group, "probability", budgets)]
+        for key, group in frame.groupby(["over", "method", "other"], sort=False)
     ]
     caption = (
         "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of seeds in "
         "which the first method is above the second, ties half, with 95 % stratified bootstrap intervals."
     )
-    return Table(caption, ["over", "budget", "first", "above", "probability", "tasks"], rows)
+    return Table(caption, ["over", "method", "above", "tasks", *map(short, budgets)], rows)
 
 
 def lacking(cells: pd.DataFrame) -> Table | None:
@@ -219,7 +212,7 @@ def _beaten(summary: pd.DataFrame, roles: dict[str, str]) -> str:
     if not {RANKED, CONTROL} <= set(highest):
         return ""
     budgets = [short(budget) for budget in highest.index[highest[RANKED] <= highest[CONTROL]]]
-    return f" No data-free method is above the best control at {_listed(budgets)} queries." if budgets else ""
+    return f" No data-free method is above the best control at {', '.join(budgets)} queries." if budgets else ""
 
 
 def _by_role(groups: Iterable[tuple[Any, T]], roles: dict[str, str]) -> list[tuple[Any, T]]:
@@ -245,13 +238,32 @@ def _pair(row: dict[str, Any], part: str) -> list[Field]:
     return [Field(_percent(value), value) for value in values]
 
 
-def _counts(row: dict[str, Any], *keys: str) -> list[Field]:
-    return [Field(str(row[key]), row[key]) for key in keys]
+def _range(group: pd.DataFrame, column: str) -> list[Field]:
+    """One field: the number, or the least and the most of them."""
+    least, most = group[column].min(), group[column].max()
+    return [Field(str(most) if least == most else f"{least}–{most}", most)]
+
+
+def _by_budget(group: pd.DataFrame, column: str, budgets: list[int], look: str = "") -> list[Field]:
+    """A field for each budget: the value with its bounds."""
+    at = {row["budget"]: row for row in group.to_dict("records")}
+    return [
+        Field(_with_bounds(at[budget][column], at[budget]), at[budget][column], look) if budget in at else Field(NOTHING, -1)
+        for budget in budgets
+    ]
 
 
 def _with_bounds(value: float, row: dict[str, Any]) -> str:
     bounds = "" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
     return _percent(value) + bounds
+
+
+def _left_out(frame: pd.DataFrame) -> str:
+    """Sentences naming what could not be compared, and at which budgets."""
+    groups = frame[frame["left_out"] != ""].groupby(["over", "left_out"], sort=False)["budget"]
+    told = (f"{over} at {', '.join(map(short, budgets.unique()))}: {what}" for (over, what), budgets in groups)
+    listed = "; ".join(told)
+    return f" Left out, as not all have it: {listed}." if listed else ""
 
 
 def _published(row: dict[str, Any]) -> str:

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results import figures
+from results.looks import CONTROL, RANKED, REFERENCE
+from results.published import COLUMNS
 
 NAN = float("nan")
-KINDS = {"IDEAL": "ideal", "DFME": "dfme", "uniform noise": "noise", "real images": "real"}
+ROLES = {"IDEAL": RANKED, "DFME": RANKED, "uniform noise": CONTROL, "real images": REFERENCE}
 BUDGETS = (100, 1000, 10_000)
 
 
@@ -35,8 +37,8 @@ def summary_of(*methods: str, n: int = 3, budgets: tuple[int, ...] = BUDGETS, cl
     )
 
 
-def draw(summary: pd.DataFrame, teacher: float | None = 0.97, kinds: dict[str, str] | None = None) -> Figure:
-    return figures.accuracy_vs_queries(summary, kinds or KINDS, teacher, "digits-lenet, labels, float inputs")
+def draw(summary: pd.DataFrame, teacher: float | None = 0.97, roles: dict[str, str] | None = None) -> Figure:
+    return figures.accuracy_vs_queries(summary, roles or ROLES, teacher, "digits-lenet, labels, float inputs")
 
 
 def axes_of(figure: Figure) -> Axes:
@@ -60,9 +62,9 @@ def line_of(figure: Figure, label: str) -> Line2D:
 
 
 def test_the_legend_names_every_method_and_the_teacher() -> None:
-    names = [*list(KINDS)[:-1], "real images (not data-free)"]
-    assert legend_of(draw(summary_of(*KINDS))) == [*names, "teacher"]
-    assert legend_of(draw(summary_of(*KINDS), teacher=None)) == names
+    names = [*list(ROLES)[:-1], "real images (not data-free)"]
+    assert legend_of(draw(summary_of(*ROLES))) == [*names, "teacher"]
+    assert legend_of(draw(summary_of(*ROLES), teacher=None)) == names
 
 
 def test_a_line_goes_through_the_means_in_the_order_of_the_budgets() -> None:
@@ -78,23 +80,23 @@ def test_there_is_a_band_where_there_is_an_interval_and_none_where_there_is_not(
 
 
 def test_controls_are_grey_and_dotted_and_ranked_methods_are_neither() -> None:
-    figure = draw(summary_of(*KINDS))
-    for label in KINDS:
+    figure = draw(summary_of(*ROLES))
+    for label in ROLES:
         colour, dash, _ = look_of(line_of(figure, label))
         grey = len({colour[1:3], colour[3:5], colour[5:7]}) == 1
-        assert (grey, dash == ":") == ((True, True) if KINDS[label] in figures.NO_RANK else (False, False))
+        assert (grey, dash == ":") == ((True, True) if ROLES[label] != RANKED else (False, False))
 
 
 def test_no_two_methods_look_the_same_even_without_colour() -> None:
     labels = [f"method {i}" for i in range(10)]
-    figure = draw(summary_of(*labels), kinds=dict.fromkeys(labels, "ideal"))
+    figure = draw(summary_of(*labels), roles=dict.fromkeys(labels, RANKED))
     assert len({look_of(line_of(figure, label))[2] for label in labels}) == 10
-    assert len({look_of(line_of(figure, label))[0] for label in labels}) == 10
+    assert len({look_of(line_of(figure, label))[0] for label in labels}) == 9  # the palette, without its grey
 
 
 def test_many_controls_can_be_drawn() -> None:
     labels = [f"noise {i}" for i in range(8)]
-    assert legend_of(draw(summary_of(*labels), kinds=dict.fromkeys(labels, "noise")))[:8] == labels
+    assert legend_of(draw(summary_of(*labels), roles=dict.fromkeys(labels, CONTROL)))[:8] == labels
 
 
 def test_accuracy_is_shown_from_nothing_to_everything_and_queries_by_their_powers() -> None:
@@ -127,7 +129,7 @@ def test_queries_are_written_short(queries: float, shown: str) -> None:
 
 def test_claimed_queries_are_hollow_beside_the_counted_ones() -> None:
     summary = summary_of("IDEAL", claimed=0.1)
-    figure = figures.claimed_and_counted(summary, 0.97, "title")
+    figure = figures.claimed_and_counted(summary, ROLES, 0.97, "title")
     assert legend_of(figure) == ["IDEAL, queries as claimed", "IDEAL, queries counted", "teacher"]
     claimed, counted = (line_of(figure, label) for label in legend_of(figure)[:2])
     assert claimed.get_markerfacecolor() == "white"
@@ -137,12 +139,23 @@ def test_claimed_queries_are_hollow_beside_the_counted_ones() -> None:
 
 
 def test_a_method_that_claims_what_it_asks_is_drawn_once() -> None:
-    figure = figures.claimed_and_counted(summary_of("IDEAL"), None, "title")
+    figure = figures.claimed_and_counted(summary_of("IDEAL"), ROLES, None, "title")
     assert legend_of(figure) == ["IDEAL, queries counted"]
 
 
+def test_published_numbers_are_hollow_where_they_are_claimed_and_where_they_are_recounted() -> None:
+    row = dict.fromkeys(COLUMNS, "") | {"value": 96.0, "claimed": 500, "recount": 20_000}
+    rows = [row | {"label": "IDEAL"}, row | {"label": "absent", "claimed": 7}, row | {"label": NAN, "claimed": 9}]
+    figure = figures.accuracy_vs_queries(summary_of("IDEAL"), ROLES, 0.97, "title", pd.DataFrame(rows))
+    (mark,) = [line for line in axes_of(figure).lines if line.get_label() == "_published"]
+    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([500, 20_000], [0.96, 0.96])
+    assert mark.get_markerfacecolor() == "none"
+    assert look_of(mark)[0] == look_of(line_of(figure, "IDEAL"))[0]
+    assert legend_of(figure)[-1] == "published: claimed, recounted"
+
+
 def test_a_figure_is_saved_as_an_image_and_as_a_pdf_of_the_same_name(tmp_path: Path) -> None:
-    written = figures.save(draw(summary_of(*KINDS)), tmp_path / "new" / "digits-lenet.labels.float")
+    written = figures.save(draw(summary_of(*ROLES)), tmp_path / "new" / "digits-lenet.labels.float")
     assert [file.name for file in written] == ["digits-lenet.labels.float.png", "digits-lenet.labels.float.pdf"]
     png, pdf = (file.read_bytes() for file in written)
     assert png.startswith(b"\x89PNG")

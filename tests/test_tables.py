@@ -1,0 +1,129 @@
+"""Tables for people: the best in bold among those that compete, ties marked, nothing claimed of too few seeds."""
+
+import pandas as pd
+import pytest
+
+from results import tables
+from results.looks import CONTROL, RANKED, REFERENCE
+from results.tables import ASIDE, BEST, Field, Table
+
+NAN = float("nan")
+ROLES = {"real": REFERENCE, "noise": CONTROL, "X": RANKED, "Y": RANKED, "Z": RANKED}
+
+
+def summary(*rows: tuple[str, int, float, float, int]) -> pd.DataFrame:
+    """Rows of (method, budget, accuracy, spread, n)."""
+    frame = pd.DataFrame(rows, columns=["method", "budget", "accuracy", "spread", "n"])
+    return frame.assign(protocol="anytime", agreement=0.5)
+
+
+def row_of(table: Table, label: str) -> list[Field]:
+    return next(row for row in table.rows if row[0].text.startswith(label))
+
+
+def accuracy(*rows: tuple[str, int, float, float, int]) -> Table:
+    return tables.accuracy(summary(*rows), ROLES, "a task")
+
+
+THREE = [("X", 100, 0.60, 0.02, 3), ("Y", 100, 0.58, 0.03, 3), ("Z", 100, 0.30, 0.01, 3)]
+
+
+def test_the_best_is_bold_and_what_cannot_be_told_from_it_is_marked() -> None:
+    table = accuracy(*THREE)
+    assert [row_of(table, label)[2] for label in "XYZ"] == [
+        Field("60.0 ± 2.0", 0.60, BEST),
+        Field("58.0 ± 3.0 †", 0.58),
+        Field("30.0 ± 1.0", 0.30),
+    ]
+
+
+def test_two_seeds_make_no_tie() -> None:
+    table = accuracy(*((label, budget, mean, spread, 2) for label, budget, mean, spread, _ in THREE))
+    assert "†" not in "".join(row[2].text for row in table.rows)
+
+
+def test_controls_and_references_are_never_the_best_and_stand_below() -> None:
+    table = accuracy(("real", 100, 0.99, 0.0, 3), ("noise", 100, 0.9, 0.0, 3), *THREE)
+    assert [row[0].text for row in table.rows] == ["X", "Y", "Z", "noise", "real (not data-free)"]
+    assert [row[2].look for row in table.rows] == [BEST, "", "", ASIDE, ASIDE]
+    assert table.caption.endswith("No data-free method is above the best control at 100 queries.")
+
+
+def test_a_method_above_the_controls_needs_no_warning() -> None:
+    assert "No data-free method" not in accuracy(("noise", 100, 0.2, 0.0, 3), *THREE).caption
+
+
+def test_one_method_alone_is_no_best() -> None:
+    assert row_of(accuracy(THREE[0], ("noise", 100, 0.2, 0.0, 3)), "X")[2].look == ""
+
+
+def test_a_budget_that_a_method_was_not_run_at_is_a_dash_and_sorted_last() -> None:
+    table = accuracy(*THREE, ("X", 2500, 0.7, NAN, 1))
+    assert table.columns == ["method", "protocol", "100", "2.5k"]
+    assert row_of(table, "Y")[3] == Field("–", -1)
+    assert row_of(table, "X")[3].text == "70.0 (1)"  # n differs within the table, so each says its own
+
+
+def test_parts_shown_apart_have_a_table_of_their_own_and_no_part_in_the_ranking() -> None:
+    frame = summary(*THREE).assign(accuracy_ensemble=[0.95, NAN, NAN], agreement_ensemble=[0.9, NAN, NAN])
+    table = tables.parts(frame)
+    assert table is not None
+    assert [[field.text for field in row] for row in table.rows] == [["X", "ensemble", "100", "95.0", "90.0"]]
+    assert "95" not in str(tables.accuracy(frame, ROLES, "a task").rows)
+    assert tables.parts(summary(*THREE)) is None
+
+
+def test_cost_says_how_many_seeds_reached_a_target_that_not_all_did() -> None:
+    reached = {"queries_to_50": 550.0, "queries_to_50_seeds": 2, "queries_to_75": NAN, "queries_to_75_seeds": 1}
+    reached |= {"queries_to_90": NAN, "queries_to_90_seeds": 0}
+    efficiency = pd.DataFrame([{"method": "X", "area": 0.4, "n": 2, **reached}])
+    cells = [
+        {"method": "X", "state": "done", "budget": 100, "spent": 90, "distinct": 80, "seconds": 1},
+        {"method": "X", "state": "done", "budget": 1000, "spent": 999, "distinct": 500, "seconds": 300},
+        {"method": "X", "state": "failed", "budget": 5000, "spent": NAN, "distinct": NAN, "seconds": NAN},
+    ]
+    (row,) = tables.cost(efficiency, pd.DataFrame(cells), ROLES).rows
+    assert [field.text for field in row] == ["X", "40.0", "550", "1 of 2 seeds", "–", "1,000", "999", "500", "5 min"]
+
+
+def test_what_is_lacking_is_counted_by_state_method_budget_and_reason() -> None:
+    cells = pd.DataFrame(
+        [
+            {"state": "done", "method": "X", "budget": 100, "task": "a", "reason": None},
+            {"state": "failed", "method": "X", "budget": 2500, "task": "a", "reason": "out of memory"},
+            {"state": "failed", "method": "X", "budget": 2500, "task": "b", "reason": "out of memory"},
+            {"state": "to do", "method": "Y", "budget": 100, "task": "a", "reason": None},
+        ]
+    )
+    table = tables.lacking(cells)
+    assert table is not None
+    assert [[field.text for field in row] for row in table.rows] == [
+        ["failed", "X", "2.5k", "2", "a, b", "out of memory"],
+        ["to do", "Y", "100", "1", "a", "–"],
+    ]
+    assert tables.lacking(cells[:1]) is None
+
+
+def test_shares_stand_in_columns_of_budgets_with_what_was_left_out_in_the_caption() -> None:
+    plain = {"over": "mnist", "method": "X", "role": RANKED, "low": 0.4, "high": 0.6, "tasks": 2, "n": 6, "left_out": ""}
+    frame = pd.DataFrame(
+        [{**plain, "budget": 100, "iqm": 0.5}, {**plain, "budget": 200, "iqm": 0.5, "low": NAN, "tasks": 1, "left_out": "b (Y)"}]
+    )
+    table = tables.shares(frame)
+    assert [field.text for field in table.rows[0]] == ["mnist", "X", "1–2", "6", "50.0 [40.0, 60.0]", "50.0"]
+    assert table.caption.endswith("Left out, as not all have it: mnist at 200: b (Y).")
+
+
+def test_latex_has_rules_bold_and_nothing_that_latex_would_misread() -> None:
+    table = Table("100 % of a_b", ["the_method", "100"], [[Field("x_1"), Field("60.0 ± 2.0 †", 0.6, BEST)]])
+    text = tables.latex(table, "tab:a")
+    assert [rule for rule in (r"\toprule", r"\midrule", r"\bottomrule") if rule not in text] == []
+    assert r"x\_1 & \textbf{60.0 $\pm$ 2.0 $^\dagger$} \\" in text
+    assert r"\caption{100 \% of a\_b}" in text
+    assert r"\begin{tabular}{lr}" in text
+
+
+@pytest.mark.parametrize("text", ["a & b", "50 %", "#1", "{x}", "$", "~", "^", "\\"])
+def test_every_special_sign_is_escaped_in_latex(text: str) -> None:
+    body = tables.latex(Table("", ["a"], [[Field(text)]]), "tab:a").partition(r"\midrule")[2].partition(r" \\")[0]
+    assert text not in body.replace("\\" + text, "").replace(r"\textbackslash", "")
