@@ -1,4 +1,7 @@
-"""Over tasks: what the methods reach of their teachers' accuracy, and how often one is above another (Agarwal et al. 2021)."""
+"""Over tasks: what methods reach of their teachers' accuracy, and how often one is above another.
+
+After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice".
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,22 +37,23 @@ class Comparison:
 def comparisons(
     points: pd.DataFrame, teachers: dict[str, float], datasets: dict[str, str], roles: dict[str, str]
 ) -> Iterator[Comparison]:
-    """One for each track, data set (and all together, if there are several) and listed budget; none without common tasks.
+    """One for each track, data set (and all together, if there are several) and listed budget.
 
     datasets: task -> its data set; a task that is not there counts for itself.
     """
-    listed = points[points["listed"].astype(bool)]
+    listed = points[points["listed"]]
     listed = listed.assign(share=listed["accuracy"] / listed["task"].map(teachers))
     listed = listed.assign(over=listed["task"].map(lambda task: datasets.get(task, task)))
     if listed["over"].nunique() > 1:
         listed = pd.concat([listed.assign(over=ALL), listed])
     for scope, group in listed.groupby(SCOPE, sort=False):
-        seeds = {key: rows.to_numpy() for key, rows in group.groupby(["method", "task"], sort=False)["share"]}
+        cells = group.groupby(["method", "task"], sort=False)["share"]
+        seeds: dict[Any, Floats] = {key: rows.to_numpy() for key, rows in cells}
         yield _compare(scope, seeds, roles)
 
 
 def shares(compared: list[Comparison], roles: dict[str, str], generator: np.random.Generator) -> pd.DataFrame:
-    """IQM of accuracy / teacher accuracy over tasks and seeds, with a 95 % interval where each task has 3 seeds or more."""
+    """IQM over tasks and seeds of accuracy / teacher accuracy, with a 95 % interval for 3 seeds a task or more."""
     rows = []
     for comparison in compared:
         for label, strata in comparison.strata.items():
@@ -62,7 +66,7 @@ def shares(compared: list[Comparison], roles: dict[str, str], generator: np.rand
 
 
 def improvements(compared: list[Comparison], roles: dict[str, str], generator: np.random.Generator) -> pd.DataFrame:
-    """Probability that the first of two methods is above the other on a task: each pair with a ranked one, no references."""
+    """Probability that the first of two methods is above the other: each pair with a ranked one, no references."""
     rows = []
     for comparison in compared:
         labels = [label for label in comparison.strata if roles[label] != REFERENCE]
@@ -78,12 +82,14 @@ def improvements(compared: list[Comparison], roles: dict[str, str], generator: n
     return pd.DataFrame(rows, columns=IMPROVEMENTS)
 
 
-def _compare(scope: tuple[Any, ...], seeds: dict[tuple[str, str], Floats], roles: dict[str, str]) -> Comparison:
+def _compare(scope: tuple[Any, ...], seeds: dict[Any, Floats], roles: dict[str, str]) -> Comparison:
     labels, tasks = (list(dict.fromkeys(key[axis] for key in seeds)) for axis in (0, 1))
     leading = [label for label in labels if roles[label] == RANKED] or labels
     common = [task for task in tasks if all((label, task) in seeds for label in leading)]
     full = [label for label in labels if all((label, task) in seeds for task in common)] if common else []
-    lacks = [f"{task} ({', '.join(x for x in leading if (x, task) not in seeds)})" for task in tasks if task not in common]
+    lacks = [
+        f"{task} ({', '.join(x for x in leading if (x, task) not in seeds)})" for task in tasks if task not in common
+    ]
     lacks += [label for label in labels if common and label not in full]
     strata = {label: [seeds[label, task] for task in common] for label in full}
     return Comparison(scope, strata, len(common), "; ".join(lacks))

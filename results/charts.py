@@ -1,18 +1,28 @@
 """Charts for the page: accuracy or agreement against queries, one for each task and track."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from results.looks import RANKED, looks, named
+from results.looks import CONTROL, GREYS, RANKED, Look, looks, named
 from results.text import short
 
-MEASURES = {  # name on the button -> column, prefix of its interval's columns
+MEASURES = {  # name on the button -> column, prefix of the columns of its spread and interval
     "accuracy": ("accuracy", ""),
     "agreement": ("agreement", "agreement_"),
     "optimistic": ("optimistic", "optimistic_"),
 }
+GREY = GREYS[CONTROL]
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What is drawn once. line: what plotly draws. shown: measure -> its y and text, or that it is hidden."""
+
+    line: dict[str, Any]
+    shown: dict[str, dict[str, Any]]
 
 
 def accuracy_vs_queries(
@@ -22,70 +32,158 @@ def accuracy_vs_queries(
 
     summary: rows of curves.summary. published: rows of published.matching, drawn hollow.
     """
-    traces, shown = [], {name: [] for name in MEASURES}  # type: tuple[list[Any], dict[str, list[dict[str, Any]]]]
-
-    def add(trace: Any, **changes: Any) -> None:
-        """A trace, and what each measure changes in it."""
-        traces.append(trace)
-        for name in MEASURES:
-            shown[name].append({"visible": True, "y": trace.y, "text": trace.text, **changes.get(name, {})})
-
-    hidden = {"agreement": {"visible": False}}  # papers and teachers have an accuracy alone
     look_of = looks(roles)
+    traces = []
     for label in summary["method"].unique():
-        rows, look = summary[summary["method"] == label].sort_values("budget"), look_of[label]
-        name = named(label, roles[label])
-        line = {"color": look.colour, "dash": look.plotly_dash, "width": 2}
-        marker = {"symbol": look.plotly_marker, "size": 7, "line": {"color": look.colour, "width": 1}}
-        curves = {measure: {"y": _rounded(rows[column]), "text": _hover(rows, column, prefix)}
-                  for measure, (column, prefix) in MEASURES.items()}
-        add(
-            go.Scatter(x=rows["budget"].tolist(), name=name, legendgroup=name, line=line, marker=marker,
-                       mode="lines+markers", hovertemplate="%{text}", **curves["accuracy"]),
-            **curves,
-        )
-        bands = {measure: {"y": _outline(rows, prefix)} for measure, (_, prefix) in MEASURES.items()}
-        if rows["low"].notna().any():
-            around = rows[rows["low"].notna()]["budget"].tolist()
-            add(
-                go.Scatter(x=around + around[::-1], legendgroup=name, showlegend=False, hoverinfo="skip", fill="toself",
-                           mode="lines", line={"width": 0}, fillcolor=_clear(look.colour, roles[label]),
-                           **bands["accuracy"]),
-                **bands,
-            )
-    for row in published.to_dict("records"):
-        add(_published(row, look_of[row["label"]].colour if row["label"] in look_of else "#8a8a8a"), **hidden)
-    if len(published):
-        traces[-1].showlegend = True
+        rows = summary[summary["method"] == label].sort_values("budget")
+        traces += [_curve(rows, label, look_of[label], roles[label]), _band(rows, label, look_of[label], roles[label])]
+    colours = {label: look.colour for label, look in look_of.items()}
+    marks = [_published(row, colours.get(row["label"], GREY)) for row in published.to_dict("records")]
+    traces += [*marks, *([_published_legend()] if marks else [])]
     if teacher is not None:
-        ends = [summary["budget"].min(), summary["budget"].max()]
-        add(go.Scatter(x=ends, y=[teacher] * 2, name="teacher", mode="lines", line={"color": "#8a8a8a", "width": 1},
-                       hovertemplate="teacher: %{y:.1%}<extra></extra>"), **hidden)
+        traces.append(_teacher(summary["budget"], teacher))
     queries = pd.concat([summary["budget"], published["claimed"], published["recount"].dropna()])
-    return go.Figure(traces, _layout(queries, shown, lines=summary["method"].nunique()))
+    lines = [go.Scatter(**trace.line, **trace.shown["accuracy"]) for trace in traces]
+    return go.Figure(lines, _layout(queries, traces))
 
 
-def _layout(queries: pd.Series, shown: dict[str, list[dict[str, Any]]], lines: int) -> dict[str, Any]:
-    tried = sorted(queries.unique())
-    decades = queries.max() / queries.min() > 1000
-    ticks = tried if len(tried) <= 6 else [10**power * step for power in range(9) for step in ((1,) if decades else (1, 2, 5))]
-    switches = [_button(name, "restyle", _by_trace(changes)) for name, changes in shown.items()]
-    scales = [_button(f"{scale} queries", "relayout", {"xaxis.type": scale, "xaxis.autorange": True}) for scale in ("log", "linear")]
+def _curve(rows: pd.DataFrame, label: str, look: Look, role: str) -> _Trace:
+    """Means over seeds, with a word on each for whoever points at it."""
+    line = {
+        "x": rows["budget"].tolist(),
+        "name": named(label, role),
+        "legendgroup": label,
+        "mode": "lines+markers",
+        "line": {"color": look.colour, "dash": look.plotly_dash, "width": 2},
+        "marker": {"symbol": look.plotly_marker, "size": 7, "line": {"color": look.colour, "width": 1}},
+        "hovertemplate": "%{text}",
+    }
+    return _Trace(line, {name: _means(rows, *columns) for name, columns in MEASURES.items()})
+
+
+def _means(rows: pd.DataFrame, column: str, prefix: str) -> dict[str, Any]:
+    told = [_told(row, column, prefix) for row in rows.to_dict("records")]
+    return {"y": _rounded(rows[column]), "text": told, "visible": True}
+
+
+def _told(row: dict[Any, Any], column: str, prefix: str) -> str:
+    spread = row[f"{prefix}spread"]
+    mean = f"{100 * row[column]:.1f} %" + ("" if pd.isna(spread) else f" ± {100 * spread:.1f}")
+    return f"{mean}, n = {row['n']}<br>{row['budget']:,} queries, {row['queries']:,.0f} spent"
+
+
+def _band(rows: pd.DataFrame, label: str, look: Look, role: str) -> _Trace:
+    """The intervals as one closed line: along the upper edge and back along the lower; empty where there are none."""
+    rows = rows[rows["low"].notna()]
+    budgets = rows["budget"].tolist()
+    red, green, blue = (int(look.colour[i : i + 2], 16) for i in (1, 3, 5))
+    line = {
+        "x": budgets + budgets[::-1],
+        "legendgroup": label,
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},{0.15 if role == RANKED else 0.1})",
+    }
+    edges = {name: (f"{prefix}high", f"{prefix}low") for name, (_, prefix) in MEASURES.items()}
+    return _Trace(
+        line, {name: _seen(_rounded(rows[high]) + _rounded(rows[low])[::-1]) for name, (high, low) in edges.items()}
+    )
+
+
+def _published(row: dict[Any, Any], colour: str) -> _Trace:
+    """A hollow mark where a paper claims its number, and a second at what its code asks for it, joined by a line."""
+    at = [queries for queries in (row["claimed"], row["recount"]) if not pd.isna(queries)]
+    counted = [f"claimed: {at[0]:,.0f} {row['unit']}", *(f"recount: {queries:,.0f} calls" for queries in at[1:])]
+    source = f"{row['method']}: {row['value']:g} %, published<br>{row['paper']}, {row['table']}"
+    line = {
+        "x": at,
+        "legendgroup": "published",
+        "showlegend": False,
+        "mode": "lines+markers",
+        "line": {"color": colour, "width": 1},
+        "marker": {"symbol": "circle-open", "size": 9, "color": colour},
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    text = [f"{source}<br>{count}<br>selection: {row['selection']}" for count in counted]
+    return _Trace(line, _of_accuracy([row["value"] / 100] * len(at), text))
+
+
+def _published_legend() -> _Trace:
+    """One entry of the legend for all published numbers; a click on it hides them."""
+    line = {
+        "x": [None],
+        "name": "published: claimed, recounted",
+        "legendgroup": "published",
+        "mode": "lines+markers",
+        "line": {"color": GREY, "width": 1},
+        "marker": {"symbol": "circle-open", "size": 9, "color": GREY},
+    }
+    return _Trace(line, _of_accuracy([None], None))
+
+
+def _teacher(budgets: pd.Series, accuracy: float) -> _Trace:
+    line = {
+        "x": [budgets.min(), budgets.max()],
+        "name": "teacher",
+        "mode": "lines",
+        "line": {"color": GREY, "width": 1},
+        "hovertemplate": "teacher: %{y:.1%}<extra></extra>",
+    }
+    return _Trace(line, _of_accuracy([accuracy] * 2, None))
+
+
+def _of_accuracy(y: list[Any], text: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Shown whatever the measure, but for agreement: papers and teachers have none here."""
+    return {name: {**_seen(y), "text": text, "visible": name != "agreement"} for name in MEASURES}
+
+
+def _seen(y: list[Any]) -> dict[str, Any]:
+    return {"y": y, "text": None, "visible": True}
+
+
+def _layout(queries: "pd.Series[Any]", traces: list[_Trace]) -> dict[str, Any]:
+    switches = [_button(name, "restyle", _switch(traces, name)) for name in MEASURES]
+    scales = [_button(f"{scale} queries", "relayout", {"xaxis.type": scale}) for scale in ("log", "linear")]
+    ticks = _ticks(queries)
     return {
         "template": "none",
-        "height": 500 + 4 * lines,
+        "height": 500 + 2 * len(traces),  # the legend takes its share
         "margin": {"l": 48, "r": 8, "t": 84, "b": 40},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
         "font": {"family": "system-ui, sans-serif", "size": 13},
-        "xaxis": {"type": "log", "title": {"text": "queries to the teacher", "font": {"size": 13}}, "zeroline": False, "automargin": True,
-                  "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]},
+        "xaxis": {
+            "type": "log",
+            "title": {"text": "queries to the teacher", "font": {"size": 13}},
+            "zeroline": False,
+            "automargin": True,
+            "tickvals": ticks,
+            "ticktext": [short(tick) for tick in ticks],
+        },
         "yaxis": {"range": [0, 1.02], "tickformat": ".0%", "zeroline": False},
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "maxheight": 0.65,
-                   "font": {"size": 12}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "maxheight": 0.65,
+            "font": {"size": 12},
+        },
         "updatemenus": [_menu(switches, above=44), _menu(scales, above=8)],
     }
+
+
+def _ticks(queries: "pd.Series[Any]") -> list[float]:
+    """The queries themselves where they are few, else powers of ten, with 2 and 5 between where there is room."""
+    if queries.nunique() <= 6:
+        return sorted(queries.unique())
+    steps = (1,) if queries.max() > 1000 * queries.min() else (1, 2, 5)
+    return [step * 10**power for power in range(9) for step in steps]
 
 
 def _menu(buttons: list[dict[str, Any]], above: int) -> dict[str, Any]:
@@ -98,42 +196,9 @@ def _button(name: str, method: str, change: dict[str, Any]) -> dict[str, Any]:
     return {"label": name, "method": method, "args": [change]}
 
 
-def _by_trace(changes: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {key: [change[key] for change in changes] for key in ("visible", "y", "text")}
+def _switch(traces: list[_Trace], measure: str) -> dict[str, list[Any]]:
+    return {key: [trace.shown[measure][key] for trace in traces] for key in ("visible", "y", "text")}
 
 
-def _published(row: dict[str, Any], colour: str) -> Any:
-    at = [queries for queries in (row["claimed"], row["recount"]) if not pd.isna(queries)]
-    source = f"{row['method']}: {row['value']:g} %, published<br>{row['paper']}, {row['table']}"
-    counted = [f"claimed: {at[0]:,.0f} {row['unit']}", *(f"recount: {queries:,.0f} calls" for queries in at[1:])]
-    return go.Scatter(
-        x=at, y=[row["value"] / 100] * len(at), mode="lines+markers", name="published: claimed, recounted",
-        legendgroup="published", showlegend=False, line={"color": colour, "width": 1}, opacity=0.9,
-        marker={"symbol": "circle-open", "size": 9, "color": colour},
-        text=[f"{source}<br>{count}<br>selection: {row['selection']}" for count in counted],
-        hovertemplate="%{text}<extra></extra>",
-    )
-
-
-def _hover(rows: pd.DataFrame, column: str, prefix: str) -> list[str]:
-    return [
-        f"{100 * row[column]:.1f} %"
-        + ("" if pd.isna(row[f"{prefix}spread"]) else f" ± {100 * row[f'{prefix}spread']:.1f}")
-        + f", n = {row['n']}<br>{row['budget']:,} queries, {row['queries']:,.0f} spent"
-        for row in rows.to_dict("records")
-    ]
-
-
-def _outline(rows: pd.DataFrame, prefix: str) -> list[float]:
-    """The band as one closed line: along its upper edge and back along the lower."""
-    with_band = rows[rows["low"].notna()]
-    return _rounded(with_band[f"{prefix}high"]) + _rounded(with_band[f"{prefix}low"])[::-1]
-
-
-def _rounded(values: pd.Series) -> list[float]:
+def _rounded(values: "pd.Series[Any]") -> list[float]:
     return [round(float(value), 4) for value in values]
-
-
-def _clear(colour: str, role: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{0.15 if role == RANKED else 0.1})"

@@ -65,13 +65,13 @@ def points(run: Path) -> pd.DataFrame:
             )
     columns = [*SETTING, "kind", "data", "protocol", "seed", "cell", "budget", "listed", "queries", "distinct"]
     measured = ["claimed", "round", "accuracy", "agreement", "optimistic"]
-    return pd.DataFrame(rows, columns=None if rows else [*columns, *measured])
+    return pd.DataFrame(rows, columns=None if rows else [*columns, *measured]).astype({"listed": bool})
 
 
 def apart(frame: pd.DataFrame) -> list[str]:
     """The columns of parts that a method shows apart, `accuracy_NAME` and `agreement_NAME`, of points or a summary."""
     ours = {*MEASURED, *SETTING}
-    return [name for name in frame if name.startswith(("accuracy_", "agreement_")) and name not in ours]
+    return [name for name in map(str, frame) if name.startswith(("accuracy_", "agreement_")) and name not in ours]
 
 
 def summary(points: pd.DataFrame) -> pd.DataFrame:
@@ -79,9 +79,7 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
 
     listed: whether the grid names the budget. Of parts shown apart there is the mean alone.
     """
-    groups = points.assign(listed=points["listed"].astype(bool)).groupby(
-        [*SETTING, "protocol", "budget", "listed"], sort=False
-    )
+    groups = points.groupby([*SETTING, "protocol", "budget", "listed"], sort=False)
     parts = apart(points)
     table = groups[["accuracy", "agreement", "optimistic", "queries", "distinct", "claimed", *parts]].mean()
     table["n"] = groups.size()
@@ -111,7 +109,7 @@ def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame
             name = f"queries_to_{share:.0%}".replace("%", "")
             row |= {name: needed.mean() if needed.notna().all() else float("nan"), f"{name}_seeds": needed.count()}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else SETTING)
 
 
 def teacher_accuracies(run: Path) -> dict[str, float]:

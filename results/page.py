@@ -1,4 +1,4 @@
-"""The page of a run: index.html, and beside it `assets/` with all it needs, so that it opens from disk without a network."""
+"""The page of a run: index.html and, beside it, `assets/` with all it needs to open from disk without a network."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from results.tables import Table
 
 @dataclass(frozen=True)
 class Track:
-    """One task, answers and inputs on the page. chart: a plotly figure as JSON. samples: label -> file below the page."""
+    """One task, answers and inputs. chart: a plotly figure as JSON. samples: label -> file, from the page."""
 
     title: str
     chart: str
@@ -51,8 +51,11 @@ def write(run: Path, plan: dict[str, Any], cells: pd.DataFrame, tracks: list[Tra
 
 
 def samples(run: Path, cells: pd.DataFrame) -> dict[str, str]:
-    """Copy one strip of the images that each method sent last into the assets: that of its first seed at its largest
-    budget. cells: rows of curves.cells of one task and track. Returns label -> file; a method without a strip is left out."""
+    """Copy a strip of the images that each method sent last into the assets; returns label -> file, from the page.
+
+    cells: rows of curves.cells of one task and track. The strip is that of the first seed at the largest budget
+    that has one; a method without any is left out.
+    """
     found = {}
     order = {"budget": False, "seed": True}
     for label, group in cells.sort_values([*order], ascending=[*order.values()]).groupby("method", sort=False):

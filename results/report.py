@@ -14,7 +14,7 @@ from results.store import read_json, write_bytes
 
 @dataclass(frozen=True)
 class Report:
-    """summary: curves.summary at the budgets the grid lists. page: index.html. tables, figures: all that was written."""
+    """summary: curves.summary at the listed budgets. page: index.html. tables, figures: all that was written."""
 
     summary: pd.DataFrame
     cells: pd.DataFrame
@@ -91,7 +91,7 @@ def _frames(run: Path) -> _Frames:
 def _tracks(frames: _Frames) -> Iterator[_Track]:
     for key, points in frames.points.groupby(["task", "answers", "inputs"], sort=False):
         task, answers, inputs = map(str, key)
-        points = points[points["budget"] >= points.loc[points["listed"].astype(bool), "budget"].min()]
+        points = points[points["budget"] >= points.loc[points["listed"], "budget"].min()]
         summary = _of(frames.curves, points)
         yield _Track(
             f"{task}.{answers}.{inputs}",
@@ -153,7 +153,9 @@ def _shown(run: Path, track: _Track) -> page.Track:
         tables.cost(_of(frames.efficiency, track.points), cells, frames.roles),
         tables.parts(_listed(track.curves)),
     ]
-    return page.Track(track.title, _harmless(chart.to_json()), [table for table in shown if table], page.samples(run, cells))
+    return page.Track(
+        track.title, _harmless(chart.to_json()), [table for table in shown if table], page.samples(run, cells)
+    )
 
 
 def _harmless(json: str) -> str:

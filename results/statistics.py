@@ -1,4 +1,7 @@
-"""Statistics over seeds and tasks: pure functions on arrays. A sample has one value a seed; strata are one sample a task."""
+"""Statistics over seeds and tasks: pure functions on arrays.
+
+A sample has one value a seed; strata are samples, one a task.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +63,7 @@ def iqm_interval(
 
 
 def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Any:
-    """Mean over tasks of the share of pairs of seeds in which the first is above the second, ties half (Agarwal et al.).
+    """Mean over tasks of the share of pairs of seeds in which the first is above the second, ties half.
 
     first, second: strata, task by task. Leading axes, such as one of draws, are kept.
     """

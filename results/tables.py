@@ -6,18 +6,20 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from results.curves import SETTING, TARGETS, apart
+from results.curves import TARGETS, apart
 from results.looks import CONTROL, RANKED, REFERENCE, named
 from results.statistics import tied
 from results.text import short
 
 T = TypeVar("T")
+Row = dict[Any, Any]  # of a frame, column -> value
 BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands in no ranking
-NOTHING = "–"
+NOTHING = "-"
 RULES = (
     "Test accuracy in percent, mean ± standard deviation over seeds{n}. Bold: the best of the data-free methods; "
     "†: not separable from it (Welch's t-test at 5 %, three seeds or more). Set apart and in no ranking: controls, and "
-    "methods that are not data-free. A method that is not above the controls has learnt nothing that noise does not teach."
+    "methods that are not data-free. A method that is not above the controls has learnt nothing that noise does not "
+    "teach."
 )
 
 
@@ -67,7 +69,7 @@ def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -
     totals = largest.groupby("method")[["budget", "spent", "distinct", "seconds"]].mean().to_dict("index")
     rows = []
     for label, group in _by_role(((row["method"], row) for row in efficiency.to_dict("records")), roles):
-        total: dict[str, Any] = totals[label]
+        total: Row = totals[label]
         area = Field(_percent(group["area"]), group["area"])
         reached = [_reached(group, share) for share in TARGETS]
         counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
@@ -90,7 +92,9 @@ def parts(summary: pd.DataFrame) -> Table | None:
         for part in dict.fromkeys(name.partition("_")[2] for name in apart(summary))
         if not pd.isna(row.get(f"accuracy_{part}"))
     ]
-    caption = "Parts that a method shows apart from its student, in percent, means over seeds. They stand in no ranking."
+    caption = (
+        "Parts that a method shows apart from its student, in percent, means over seeds. They stand in no ranking."
+    )
     return Table(caption, ["method", "part", "budget", "accuracy", "agreement"], rows) if rows else None
 
 
@@ -100,11 +104,17 @@ def shares(frame: pd.DataFrame) -> Table:
     rows = []
     for (over, label, role), group in frame.groupby(["over", "method", "role"], sort=False):
         look = "" if role == RANKED else ASIDE
-        scope = [Field(over), Field(named(label, role), look=look), *_range(group, "tasks"), *_range(group, "n")]
+        scope = [
+            Field(str(over)),
+            Field(named(str(label), str(role)), look=look),
+            *_range(group, "tasks"),
+            *_range(group, "n"),
+        ]
         rows.append([*scope, *_by_budget(group, "iqm", budgets, look)])
     caption = (
-        "Interquartile mean over tasks and seeds of student accuracy / teacher accuracy, in percent, with 95 % intervals "
-        "of a bootstrap stratified by task (three seeds or more), over the tasks that all data-free methods have."
+        "Interquartile mean over tasks and seeds of student accuracy / teacher accuracy, in percent, with 95 % "
+        "intervals of a bootstrap stratified by task (three seeds or more), over the tasks that all data-free methods "
+        "have."
     )
     return Table(caption + _left_out(frame), ["over", "method", "tasks", "runs", *map(short, budgets)], rows)
 
@@ -113,12 +123,12 @@ def improvements(frame: pd.DataFrame) -> Table:
     """aggregate.improvements of one kind of answer and input: a row a pair of methods, a column a budget."""
     budgets = sorted(frame["budget"].unique())
     rows = [
-        [*map(Field, key), *_range(group, "tasks"), *_by_budget(group, "probability", budgets)]
+        [*(Field(str(part)) for part in key), *_range(group, "tasks"), *_by_budget(group, "probability", budgets)]
         for key, group in frame.groupby(["over", "method", "other"], sort=False)
     ]
     caption = (
-        "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of seeds in "
-        "which the first method is above the second, ties half, with 95 % stratified bootstrap intervals."
+        "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of seeds "
+        "in which the first method is above the second, ties half, with 95 % stratified bootstrap intervals."
     )
     return Table(caption, ["over", "method", "above", "tasks", *map(short, budgets)], rows)
 
@@ -126,16 +136,11 @@ def improvements(frame: pd.DataFrame) -> Table:
 def lacking(cells: pd.DataFrame) -> Table | None:
     """The planned runs without a result, by method and budget, with their reasons; None if all are done."""
     rest = cells[cells["state"] != "done"].fillna({"reason": NOTHING})
-    rows = [
-        [
-            *(Field(str(part)) for part in (state, method)),
-            Field(short(budget), budget),
-            Field(str(len(group)), len(group)),
-            Field(_listed(group["task"].unique())),
-            Field(reason),
-        ]
-        for (state, method, budget, reason), group in rest.groupby(["state", "method", "budget", "reason"], sort=False)
-    ]
+    rows = []
+    for _, group in rest.groupby(["state", "method", "budget", "reason"], sort=False):
+        row, tasks = group.iloc[0], list(group["task"].unique())
+        counts = [Field(short(row["budget"]), row["budget"]), Field(str(len(group)), len(group))]
+        rows.append([Field(row["state"]), Field(row["method"]), *counts, Field(_listed(tasks)), Field(row["reason"])])
     columns = ["state", "method", "budget", "runs", "tasks", "reason"]
     return Table("Planned runs without a result.", columns, rows) if rows else None
 
@@ -175,20 +180,20 @@ def latex(table: Table, label: str) -> str:
 
 _LATEX = {BEST: "textbf:--rwrap;", ASIDE: "textit:--rwrap;", "": ""}
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_SPECIAL |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "†": r"$^\dagger$", "–": "--"}
+_SPECIAL |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "†": r"$^\dagger$"}
 
 
-def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+def _escaped(text: object) -> str:
+    return "".join(_SPECIAL.get(sign, sign) for sign in str(text))
 
 
-def _best(rows: pd.DataFrame, roles: dict[str, str]) -> dict[str, Any] | None:
+def _best(rows: pd.DataFrame, roles: dict[str, str]) -> Row | None:
     """The row of the best ranked method, if there are two or more to rank."""
     ranked = rows[rows["method"].map(roles) == RANKED]
-    return ranked.loc[ranked["accuracy"].idxmax()].to_dict() if len(ranked) > 1 else None
+    return ranked.nlargest(1, "accuracy").to_dict("records")[0] if len(ranked) > 1 else None
 
 
-def _accuracy(row: dict[str, Any] | None, best: dict[str, Any] | None, role: str, same_n: bool) -> Field:
+def _accuracy(row: Row | None, best: Row | None, role: str, same_n: bool) -> Field:
     if row is None:
         return Field(NOTHING, -1)
     text = _percent(row["accuracy"], row["spread"]) + ("" if same_n else f" ({row['n']})")
@@ -202,7 +207,7 @@ def _accuracy(row: dict[str, Any] | None, best: dict[str, Any] | None, role: str
     return Field(text + mark, row["accuracy"])
 
 
-def _sample(row: dict[str, Any]) -> tuple[float, float, int]:
+def _sample(row: Row) -> tuple[float, float, int]:
     return row["accuracy"], row["spread"], row["n"]
 
 
@@ -226,14 +231,14 @@ def _label(label: str, roles: dict[str, str]) -> Field:
     return Field(named(label, roles[label]), look="" if roles[label] == RANKED else ASIDE)
 
 
-def _reached(row: dict[str, Any], share: float) -> Field:
+def _reached(row: Row, share: float) -> Field:
     needed, seeds = row[f"queries_to_{100 * share:.0f}"], row[f"queries_to_{100 * share:.0f}_seeds"]
     if not pd.isna(needed):
         return Field(f"{needed:,.0f}", needed)
     return Field(f"{seeds} of {row['n']} seeds" if seeds else NOTHING, float("1e15") - seeds)
 
 
-def _pair(row: dict[str, Any], part: str) -> list[Field]:
+def _pair(row: Row, part: str) -> list[Field]:
     values = [row.get(f"{measure}_{part}", float("nan")) for measure in ("accuracy", "agreement")]
     return [Field(_percent(value), value) for value in values]
 
@@ -241,20 +246,22 @@ def _pair(row: dict[str, Any], part: str) -> list[Field]:
 def _range(group: pd.DataFrame, column: str) -> list[Field]:
     """One field: the number, or the least and the most of them."""
     least, most = group[column].min(), group[column].max()
-    return [Field(str(most) if least == most else f"{least}–{most}", most)]
+    return [Field(str(most) if least == most else f"{least}-{most}", most)]
 
 
 def _by_budget(group: pd.DataFrame, column: str, budgets: list[int], look: str = "") -> list[Field]:
     """A field for each budget: the value with its bounds."""
     at = {row["budget"]: row for row in group.to_dict("records")}
     return [
-        Field(_with_bounds(at[budget][column], at[budget]), at[budget][column], look) if budget in at else Field(NOTHING, -1)
+        Field(_with_bounds(at[budget][column], at[budget]), at[budget][column], look)
+        if budget in at
+        else Field(NOTHING, -1)
         for budget in budgets
     ]
 
 
-def _with_bounds(value: float, row: dict[str, Any]) -> str:
-    bounds = "" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+def _with_bounds(value: float, row: Row) -> str:
+    bounds: str = "" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
     return _percent(value) + bounds
 
 
@@ -266,8 +273,8 @@ def _left_out(frame: pd.DataFrame) -> str:
     return f" Left out, as not all have it: {listed}." if listed else ""
 
 
-def _published(row: dict[str, Any]) -> str:
-    spread = "" if pd.isna(row["spread"]) else f" ± {row['spread']:g} ({row['spread_kind'] or 'kind unknown'})"
+def _published(row: Row) -> str:
+    spread: str = "" if pd.isna(row["spread"]) else f" ± {row['spread']:g} ({row['spread_kind'] or 'kind unknown'})"
     return f"{row['value']:g}{spread}" + ("" if pd.isna(row["n"]) else f", n = {row['n']:g}")
 
 

@@ -72,7 +72,9 @@ def test_methods_without_a_common_task_are_not_compared() -> None:
 
 def test_tracks_and_budgets_are_never_mixed_and_unlisted_budgets_not_compared() -> None:
     one = points(("a", "X", [0.5]))
-    others = [points(("a", "X", [0.1]), **change) for change in ({"answers": "probs"}, {"inputs": "uint8"}, {"budget": 9})]
+    others = [
+        points(("a", "X", [0.1]), **change) for change in ({"answers": "probs"}, {"inputs": "uint8"}, {"budget": 9})
+    ]
     table = shares(pd.concat([one, *others, points(("a", "X", [0.9]), budget=7, listed=False)]))
     assert sorted(table["iqm"]) == [0.1, 0.1, 0.1, 0.5]
 

@@ -224,3 +224,21 @@ def test_a_run_of_no_entries_has_frames_of_no_rows(tmp_path: Path) -> None:
     for frame in (curves.cells(run), curves.points(run)):
         assert isinstance(frame, pd.DataFrame)
         assert frame.empty
+
+
+def test_what_else_a_point_has_is_carried_over_and_averaged(tmp_path: Path) -> None:
+    finish(tmp_path, "s0", point(100, 0.5, accuracy_ensemble=0.6, agreement_ensemble=0.4))
+    finish(tmp_path, "s1", point(100, 0.5, accuracy_ensemble=0.8, agreement_ensemble=0.4))
+    run = write_run(tmp_path, *(entry(f"s{seed}", seed=seed, budgets=[100]) for seed in range(2)))
+    points = curves.points(run)
+    assert points["accuracy_ensemble"].tolist() == [0.6, 0.8]
+    (row,) = curves.summary(points).to_dict("records")
+    assert (row["accuracy_ensemble"], row["agreement_ensemble"]) == pytest.approx((0.7, 0.4))
+    assert curves.apart(curves.summary(points)) == ["accuracy_ensemble", "agreement_ensemble"]
+
+
+def test_a_summary_says_which_budgets_the_grid_lists(tmp_path: Path) -> None:
+    finish(tmp_path, "good", point(100, 0.3), point(120, 0.4), point(400, 0.6))
+    summary = curves.summary(curves.points(write_run(tmp_path, entry("good"))))
+    assert summary[["budget", "listed"]].to_numpy().tolist() == [[100, True], [120, False], [400, True]]
+    assert curves.apart(summary) == []

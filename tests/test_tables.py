@@ -60,7 +60,7 @@ def test_one_method_alone_is_no_best() -> None:
 def test_a_budget_that_a_method_was_not_run_at_is_a_dash_and_sorted_last() -> None:
     table = accuracy(*THREE, ("X", 2500, 0.7, NAN, 1))
     assert table.columns == ["method", "protocol", "100", "2.5k"]
-    assert row_of(table, "Y")[3] == Field("–", -1)
+    assert row_of(table, "Y")[3] == Field("-", -1)
     assert row_of(table, "X")[3].text == "70.0 (1)"  # n differs within the table, so each says its own
 
 
@@ -83,7 +83,7 @@ def test_cost_says_how_many_seeds_reached_a_target_that_not_all_did() -> None:
         {"method": "X", "state": "failed", "budget": 5000, "spent": NAN, "distinct": NAN, "seconds": NAN},
     ]
     (row,) = tables.cost(efficiency, pd.DataFrame(cells), ROLES).rows
-    assert [field.text for field in row] == ["X", "40.0", "550", "1 of 2 seeds", "–", "1,000", "999", "500", "5 min"]
+    assert [field.text for field in row] == ["X", "40.0", "550", "1 of 2 seeds", "-", "1,000", "999", "500", "5 min"]
 
 
 def test_what_is_lacking_is_counted_by_state_method_budget_and_reason() -> None:
@@ -99,18 +99,30 @@ def test_what_is_lacking_is_counted_by_state_method_budget_and_reason() -> None:
     assert table is not None
     assert [[field.text for field in row] for row in table.rows] == [
         ["failed", "X", "2.5k", "2", "a, b", "out of memory"],
-        ["to do", "Y", "100", "1", "a", "–"],
+        ["to do", "Y", "100", "1", "a", "-"],
     ]
     assert tables.lacking(cells[:1]) is None
 
 
 def test_shares_stand_in_columns_of_budgets_with_what_was_left_out_in_the_caption() -> None:
-    plain = {"over": "mnist", "method": "X", "role": RANKED, "low": 0.4, "high": 0.6, "tasks": 2, "n": 6, "left_out": ""}
+    plain = {
+        "over": "mnist",
+        "method": "X",
+        "role": RANKED,
+        "low": 0.4,
+        "high": 0.6,
+        "tasks": 2,
+        "n": 6,
+        "left_out": "",
+    }
     frame = pd.DataFrame(
-        [{**plain, "budget": 100, "iqm": 0.5}, {**plain, "budget": 200, "iqm": 0.5, "low": NAN, "tasks": 1, "left_out": "b (Y)"}]
+        [
+            {**plain, "budget": 100, "iqm": 0.5},
+            {**plain, "budget": 200, "iqm": 0.5, "low": NAN, "tasks": 1, "left_out": "b (Y)"},
+        ]
     )
     table = tables.shares(frame)
-    assert [field.text for field in table.rows[0]] == ["mnist", "X", "1–2", "6", "50.0 [40.0, 60.0]", "50.0"]
+    assert [field.text for field in table.rows[0]] == ["mnist", "X", "1-2", "6", "50.0 [40.0, 60.0]", "50.0"]
     assert table.caption.endswith("Left out, as not all have it: mnist at 200: b (Y).")
 
 
