@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from results.looks import CONTROL, GREYS, RANKED, Look, looks, named
+from results.looks import CONTROL, GREYS, Look, looks, named
 from results.text import short
 
 MEASURES = {  # name on the button -> column, prefix of the columns of its spread and interval
@@ -33,10 +33,10 @@ def accuracy_vs_queries(
     summary: rows of curves.summary. published: rows of published.matching, drawn hollow.
     """
     look_of = looks(roles)
-    traces = []
-    for label in summary["method"].unique():
-        rows = summary[summary["method"] == label].sort_values("budget")
-        traces += [_curve(rows, label, look_of[label], roles[label]), _band(rows, label, look_of[label], roles[label])]
+    groups = {label: rows.sort_values("budget") for label, rows in summary.groupby("method", sort=False)}
+    clear = 0.15 if len(groups) <= 6 else 0.06  # a dozen bands on top of each other would hide what they are about
+    traces = [_band(rows, label, look_of[label].colour, clear) for label, rows in groups.items()]
+    traces += [_curve(rows, label, look_of[label], roles[label]) for label, rows in groups.items()]
     colours = {label: look.colour for label, look in look_of.items()}
     marks = [_published(row, colours.get(row["label"], GREY)) for row in published.to_dict("records")]
     traces += [*marks, *([_published_legend()] if marks else [])]
@@ -72,11 +72,11 @@ def _told(row: dict[Any, Any], column: str, prefix: str) -> str:
     return f"{mean}, n = {row['n']}<br>{row['budget']:,} queries, {row['queries']:,.0f} spent"
 
 
-def _band(rows: pd.DataFrame, label: str, look: Look, role: str) -> _Trace:
+def _band(rows: pd.DataFrame, label: str, colour: str, clear: float) -> _Trace:
     """The intervals as one closed line: along the upper edge and back along the lower; empty where there are none."""
     rows = rows[rows["low"].notna()]
     budgets = rows["budget"].tolist()
-    red, green, blue = (int(look.colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     line = {
         "x": budgets + budgets[::-1],
         "legendgroup": label,
@@ -85,12 +85,13 @@ def _band(rows: pd.DataFrame, label: str, look: Look, role: str) -> _Trace:
         "mode": "lines",
         "line": {"width": 0},
         "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{0.15 if role == RANKED else 0.1})",
+        "fillcolor": f"rgba({red},{green},{blue},{clear})",
     }
-    edges = {name: (f"{prefix}high", f"{prefix}low") for name, (_, prefix) in MEASURES.items()}
-    return _Trace(
-        line, {name: _seen(_rounded(rows[high]) + _rounded(rows[low])[::-1]) for name, (high, low) in edges.items()}
-    )
+    return _Trace(line, {name: _seen(_outline(rows, prefix)) for name, (_, prefix) in MEASURES.items()})
+
+
+def _outline(rows: pd.DataFrame, prefix: str) -> list[float]:
+    return _rounded(rows[f"{prefix}high"]) + _rounded(rows[f"{prefix}low"])[::-1]
 
 
 def _published(row: dict[Any, Any], colour: str) -> _Trace:

@@ -74,7 +74,7 @@ def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -
         reached = [_reached(group, share) for share in TARGETS]
         counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
         rows.append([_label(label, roles), area, *reached, *counts, Field(_time(total["seconds"]), total["seconds"])])
-    columns = ["method", "area", *(f"to {share:.0%}" for share in TARGETS)]
+    columns = ["method", "area", *(f"to {100 * share:.0f} %" for share in TARGETS)]
     caption = (
         "Area: mean accuracy in percent over log queries, over the listed budgets. To 50, 75, 90 %: queries to that "
         "share of the teacher's accuracy, mean over seeds, or how many of them came so far. Spent and distinct: what "

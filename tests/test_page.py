@@ -48,7 +48,11 @@ def press(driver: Chrome, label: str) -> None:
 
 
 def first_chart(driver: Chrome, what: str) -> object:
-    return driver.execute_script(f"return document.querySelector('.js-plotly-plot').{what}")  # type: ignore[no-untyped-call]
+    """Of the first chart: `line` is that of IDEAL, `teacher` the last."""
+    return driver.execute_script(  # type: ignore[no-untyped-call]
+        "const {data, layout} = document.querySelector('.js-plotly-plot');"
+        f"const line = data.find((trace) => trace.name === 'ideal-once'), teacher = data.at(-1); return {what}"
+    )
 
 
 def column(driver: Chrome, index: int) -> list[str]:
@@ -72,13 +76,13 @@ def test_a_chart_is_drawn_when_its_part_is_opened(browser: Chrome) -> None:
 
 
 def test_switches_change_the_measure_and_the_scale(browser: Chrome) -> None:
-    accuracy = first_chart(browser, "data[0].y")
+    accuracy = first_chart(browser, "line.y")
     press(browser, "agreement")
-    agreement = first_chart(browser, "data[0].y")
+    agreement = first_chart(browser, "line.y")
     assert [round(y + 0.01, 3) for y in agreement] == pytest.approx([round(y, 3) for y in accuracy], abs=2e-3)  # type: ignore[attr-defined]
-    assert first_chart(browser, "data.at(-1).visible") is False  # the teacher has no agreement
+    assert first_chart(browser, "teacher.visible") is False  # the teacher has no agreement
     press(browser, "accuracy")
-    assert first_chart(browser, "data[0].y") == accuracy
+    assert first_chart(browser, "line.y") == accuracy
     assert first_chart(browser, "layout.xaxis.type") == "log"
     press(browser, "linear queries")
     assert first_chart(browser, "layout.xaxis.type") == "linear"
@@ -86,7 +90,9 @@ def test_switches_change_the_measure_and_the_scale(browser: Chrome) -> None:
 
 def test_hovering_tells_method_mean_spread_n_and_queries(browser: Chrome) -> None:
     browser.execute_script(  # type: ignore[no-untyped-call]
-        "Plotly.Fx.hover(document.querySelector('.js-plotly-plot'), [{curveNumber: 0, pointNumber: 1}])"
+        "const chart = document.querySelector('.js-plotly-plot');"
+        "const curveNumber = chart.data.findIndex((trace) => trace.name === 'ideal-once');"
+        "Plotly.Fx.hover(chart, [{curveNumber, pointNumber: 1}])"
     )
     told = browser.find_element(By.CSS_SELECTOR, ".hoverlayer").text
     assert [part for part in ("ideal-once", " % ± ", "n = 3", "500 queries", "480 spent") if part not in told] == []
