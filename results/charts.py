@@ -33,7 +33,7 @@ def accuracy_vs_queries(
     summary: rows of curves.summary. published: rows of published.matching, drawn hollow.
     """
     look_of = looks(roles)
-    groups = {label: rows.sort_values("budget") for label, rows in summary.groupby("method", sort=False)}
+    groups = {str(label): rows.sort_values("budget") for label, rows in summary.groupby("method", sort=False)}
     clear = 0.15 if len(groups) <= 6 else 0.06  # a dozen bands on top of each other would hide what they are about
     traces = [_band(rows, label, look_of[label].colour, clear) for label, rows in groups.items()]
     traces += [_curve(rows, label, look_of[label], roles[label]) for label, rows in groups.items()]

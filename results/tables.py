@@ -1,8 +1,8 @@
 """Tables for people: what a page and a LaTeX file show, from the frames of a run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -11,10 +11,10 @@ from results.looks import CONTROL, RANKED, REFERENCE, named
 from results.statistics import tied
 from results.text import short
 
-T = TypeVar("T")
 Row = dict[Any, Any]  # of a frame, column -> value
 BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands in no ranking
 NOTHING = "-"
+FAR = 1e15  # sorts what was not reached behind whatever was
 RULES = (
     "Test accuracy in percent, mean ± standard deviation over seeds{n}. Bold: the best of the data-free methods; "
     "†: not separable from it (Welch's t-test at 5 %, three seeds or more). Set apart and in no ranking: controls, and "
@@ -50,10 +50,11 @@ def accuracy(summary: pd.DataFrame, roles: dict[str, str], title: str) -> Table:
     best = {budget: _best(rows, roles) for budget, rows in summary.groupby("budget")}
     same_n = summary["n"].nunique() == 1
     rows = []
-    for (label, protocol), group in _by_role(summary.groupby(["method", "protocol"], sort=False), roles):
-        at = {row["budget"]: row for row in group.to_dict("records")}
-        fields = [_accuracy(at.get(budget), best[budget], roles[label], same_n) for budget in budgets]
-        rows.append([_label(label, roles), Field(protocol), *fields])
+    for row in _by_role(summary.drop_duplicates(["method", "protocol"]).to_dict("records"), roles):
+        own = summary[(summary["method"] == row["method"]) & (summary["protocol"] == row["protocol"])]
+        at = {point["budget"]: point for point in own.to_dict("records")}
+        fields = [_accuracy(at.get(budget), best[budget], roles[row["method"]], same_n) for budget in budgets]
+        rows.append([_label(row["method"], roles), Field(row["protocol"]), *fields])
     n = f", n = {summary['n'].iloc[0]}" if same_n else ", n in brackets"
     columns = ["method", "protocol", *(short(budget) for budget in budgets)]
     return Table(f"{title}. {RULES.format(n=n)}{_beaten(summary, roles)}", columns, rows)
@@ -68,12 +69,12 @@ def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -
     largest = done[done["budget"] == done.groupby("method")["budget"].transform("max")]
     totals = largest.groupby("method")[["budget", "spent", "distinct", "seconds"]].mean().to_dict("index")
     rows = []
-    for label, group in _by_role(((row["method"], row) for row in efficiency.to_dict("records")), roles):
-        total: Row = totals[label]
-        area = Field(_percent(group["area"]), group["area"])
-        reached = [_reached(group, share) for share in TARGETS]
+    for row in _by_role(efficiency.to_dict("records"), roles):
+        total: Row = totals[row["method"]]
+        label, area = _label(row["method"], roles), Field(_percent(row["area"]), row["area"])
+        reached = [_reached(row, share) for share in TARGETS]
         counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
-        rows.append([_label(label, roles), area, *reached, *counts, Field(_time(total["seconds"]), total["seconds"])])
+        rows.append([label, area, *reached, *counts, Field(_time(total["seconds"]), total["seconds"])])
     columns = ["method", "area", *(f"to {100 * share:.0f} %" for share in TARGETS)]
     caption = (
         "Area: mean accuracy in percent over log queries, over the listed budgets. To 50, 75, 90 %: queries to that "
@@ -220,11 +221,10 @@ def _beaten(summary: pd.DataFrame, roles: dict[str, str]) -> str:
     return f" No data-free method is above the best control at {', '.join(budgets)} queries." if budgets else ""
 
 
-def _by_role(groups: Iterable[tuple[Any, T]], roles: dict[str, str]) -> list[tuple[Any, T]]:
+def _by_role(rows: Iterable[Row], roles: dict[str, str]) -> list[Row]:
     """The ranked first, then controls, then references, each in the order of the grid."""
     order = [RANKED, CONTROL, REFERENCE]
-    name: Callable[[Any], str] = lambda key: key[0] if isinstance(key, tuple) else key  # noqa: E731
-    return sorted(groups, key=lambda pair: order.index(roles[name(pair[0])]))
+    return sorted(rows, key=lambda row: order.index(roles[row["method"]]))
 
 
 def _label(label: str, roles: dict[str, str]) -> Field:
@@ -235,7 +235,7 @@ def _reached(row: Row, share: float) -> Field:
     needed, seeds = row[f"queries_to_{100 * share:.0f}"], row[f"queries_to_{100 * share:.0f}_seeds"]
     if not pd.isna(needed):
         return Field(f"{needed:,.0f}", needed)
-    return Field(f"{seeds} of {row['n']} seeds" if seeds else NOTHING, float("1e15") - seeds)
+    return Field(f"{seeds} of {row['n']} seeds" if seeds else NOTHING, FAR - seeds)
 
 
 def _pair(row: Row, part: str) -> list[Field]:

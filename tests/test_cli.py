@@ -57,6 +57,8 @@ def test_a_run_ends_with_a_table_and_the_paths_of_what_it_drew(here: Path, capsy
         assert (here / path).stat().st_size > 0
     assert (here / "runs/tiny/figures/digits-lenet.labels.float.png").exists()
     assert (here / "runs/tiny/tables/summary.parquet").exists()
+    (parts,) = read_json(here / "runs/tiny/run.json")["tasks"].values()
+    assert (parts["dataset"], parts["teacher"], parts["student"]) == ("digits", "lenet-bn", "lenet-bn")
 
 
 def test_the_same_command_again_runs_nothing_and_reports_the_same(
@@ -107,7 +109,10 @@ def test_a_partial_run_reports_what_it_has_and_names_what_it_lacks(
     next(here.glob("runs/cells/*noise.40*s0*/done.json")).unlink()
     capsys.readouterr()
     assert bench("report", "tiny") == 0
-    assert "not in these tables: 1 runs to do" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("report: runs/tiny/index.html\n")
+    assert "not in these tables: 1 runs to do" in out
+    assert "5 of 6 runs are done" in (here / "runs/tiny/index.html").read_text()
 
 
 @pytest.mark.parametrize(
