@@ -78,7 +78,7 @@ def run(
     if download and not dry_run:
         _download(chosen, data)
     planned = _plan(chosen, out, data, device)
-    _show_plan(console, grid_name, planned, out, full=dry_run)
+    _show_plan(console, grid_name, planned, out, where[0].device, full=dry_run)
     if dry_run:
         return
     if all(item.reason for item in planned):
@@ -121,8 +121,8 @@ def plan(
     plugins = _plugins(plugin)
     filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
     grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugins)
-    _slots(device, None, None, 1)
-    _show_plan(_console(), grid_name, _plan(chosen, out, data, device), out, full=True)
+    where = _slots(device, None, None, 1)
+    _show_plan(_console(), grid_name, _plan(chosen, out, data, device), out, where[0].device, full=True)
 
 
 @app.command()
@@ -279,10 +279,16 @@ def _plan(chosen: "Grid", out: Path, data: Path, device: str) -> "list[Planned]"
     return planned
 
 
-def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Path, *, full: bool) -> None:
-    from bench import display, execute
+def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Path, device: str, *, full: bool) -> None:
+    import torch
 
-    console.print(display.plan(name, planned, execute.untrained(planned, out), full=full))
+    from bench import display, execute
+    from bench.estimate import estimate
+    from bench.run import device_name
+
+    untrained, here = execute.untrained(planned, out), device_name(torch.device(device))
+    cost = estimate(planned, untrained.values(), out, here)
+    console.print(display.plan(name, planned, untrained, cost, here, full=full))
 
 
 def _download(chosen: "Grid", data: Path) -> None:

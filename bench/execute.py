@@ -1,6 +1,5 @@
 """From a plan to jobs, and from a plan to the run folder that reports are made of."""
 
-import os
 import platform
 import shlex
 import subprocess
@@ -17,7 +16,7 @@ from bench import __version__, plugins, teachers
 from bench.cell import ROOT, Cell
 from bench.executors import Event, Job
 from bench.grid import Grid, Planned
-from bench.run import CellFailed, run_cell
+from bench.run import CellFailed, device_name, run_cell
 from bench.tasks import Task, task_of
 from methods import METHODS
 from results.store import Busy, write_json
@@ -121,5 +120,5 @@ def provenance(device: str) -> dict[str, Any]:
         "commit": git.stdout.strip() or None,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {os.cpu_count()} cores",
+        "device": device_name(torch.device(device)),
     }
