@@ -48,20 +48,20 @@ def _cost(cost: Estimate, device: str) -> str:
 
 
 def _plan_table(planned: list[Planned]) -> Table:
-    table = Table("task", "method", "answers", "inputs", "protocol", "budgets", "seeds", "state", box=None)
-    groups: dict[tuple[str, ...], list[Planned]] = {}
+    """One row for each method, track and choice of budgets, over all tasks where it is the same."""
+    on_a_task: dict[tuple[str, ...], list[Planned]] = {}
     for item in planned:
-        key: tuple[str, ...] = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
-        groups.setdefault(key, []).append(item)
-    for key, items in groups.items():
-        budgets = sorted({n for item in items for n in item.budgets})
-        states = Counter(item.state for item in items)
-        table.add_row(
-            *key,
-            " ".join(short(n) for n in budgets),
-            str(len({item.seed for item in items})),
-            ", ".join(f"{n} {state}" for state, n in states.items()),
-        )
+        key = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
+        on_a_task.setdefault(key, []).append(item)
+    rows: dict[tuple[str, ...], list[Planned]] = {}
+    for (_, *track), items in on_a_task.items():
+        budgets = " ".join(short(n) for n in sorted({n for item in items for n in item.budgets}))
+        rows.setdefault((*track, budgets, str(len({item.seed for item in items}))), []).extend(items)
+    table = Table("method", "answers", "inputs", "protocol", "budgets", "seeds", "tasks", "runs", box=None)
+    for row, items in rows.items():
+        tasks, states = list(dict.fromkeys(item.task for item in items)), Counter(item.state for item in items)
+        names = ", ".join(tasks) if len(tasks) < 3 else str(len(tasks))
+        table.add_row(*row, names, ", ".join(f"{n} {state}" for state, n in states.items()))
     return table
 
 
