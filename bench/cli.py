@@ -286,11 +286,11 @@ def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Pat
 
 
 def _download(chosen: "Grid", data: Path) -> None:
-    from bench.data import load
+    from bench import data as data_sets
     from bench.tasks import task_of
 
     for name in dict.fromkeys(task_of(task).dataset for task in chosen.tasks):
-        load(name, data, download=True)
+        data_sets.download(name, data)
 
 
 def _work(
