@@ -75,7 +75,10 @@ def tiny_imagenet(folder: Path, tell: Tell) -> tuple[Part, Part]:
     labels = {wnid: label for label, wnid in enumerate(sorted((root / "wnids.txt").read_text().split()))}
     train = [(file, label) for wnid, label in labels.items() for file in _files(root / "train" / wnid / "images")]
     lines = (line.split("\t") for line in (root / "val" / "val_annotations.txt").read_text().splitlines())
-    test = [(root / "val" / "images" / file, labels[wnid]) for file, wnid, *_ in lines]
+    named = {root / "val" / "images" / file: wnid for file, wnid, *_ in lines}
+    if unknown := set(named.values()) - labels.keys():
+        raise ValueError(f"val_annotations.txt has class {min(unknown)}, which wnids.txt lacks")
+    test = [(file, labels[wnid]) for file, wnid in named.items()]
     return decode(train, test, 64, "RGB", tell)
 
 

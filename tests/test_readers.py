@@ -216,7 +216,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "an image is cut short": (lambda root: cut(root / "train/n01/images/n01_0.JPEG"), "n01_0.JPEG is no image"),
     "an image is text": (lambda root: (root / "val/images/val_1.JPEG").write_text("no"), "val_1.JPEG is no image"),
     "the annotations lack": (lambda root: (root / "val/val_annotations.txt").unlink(), "val_annotations.txt"),
-    "an unknown class": (lambda root: (root / "wnids.txt").write_text("n01\nn02\n"), "n03"),
+    "an unknown class": (lambda root: (root / "wnids.txt").write_text("n01\nn02\n"), "has class n03, which wnids.txt"),
 }
 
 
