@@ -148,6 +148,8 @@ def teachers(
     chosen = roster.choose([*globs, *map(folders.register, made)])
     console, where, gpu = _console(), _slots(device, None, None, 1), _has_gpu(device)
     failed = 0
+    if not (check or dry_run):
+        _must_be_writable(out)
     if weights is not None:
         roster.install(chosen, weights, out, data, roster.moments(mean, std))
     elif not (check or dry_run):

@@ -154,10 +154,8 @@ def _dataset(tensors: dict[str, Tensor]) -> Dataset:
 def _decoded(name: str, folder: Path, tell: Tell) -> dict[str, Tensor]:
     """The three splits as tensors by name, checked."""
     source = source_of(name)
-    where, remedy = (
-        _root(source, folder),
-        "put the public file there, or delete it and --download" if source.download else "see docs/data.md",
-    )
+    where = _root(source, folder)
+    remedy = "put the public files there, or delete them and --download" if source.download else "see docs/data.md"
     try:
         _check_sums(where, source.checksums())
         public_train, test = (Split(*part) for part in source.read(where, tell))
@@ -229,6 +227,7 @@ def _torchvision_source(name: str, parts: tuple[dict[str, Any], dict[str, Any]],
 TRAIN_FLAG: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
 SPLIT_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
 EMNIST_PARTS = tuple({"split": "balanced", **part} for part in TRAIN_FLAG)
+
 SOURCES = {
     "digits": Source((1, 8, 8), 10, readers.digits, validation=130, sizes=(1_297, 500)),
     "mnist": _torchvision_source(

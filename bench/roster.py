@@ -74,6 +74,8 @@ def _check(
     name: str, task: Task, record: teachers.TeacherRecord, root: Path, data_folder: Path, device: torch.device
 ) -> Line:
     """Whether a teacher on record has the hash and the accuracies that it should."""
+    if reason := data.missing(task.dataset, data_folder):
+        return Line(name, "cannot check here", record, reason)
     try:
         found = teachers.examine(teachers.load(task, root, device), data.load(task.dataset, data_folder))
     except UsageError as error:

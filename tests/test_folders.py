@@ -168,6 +168,18 @@ def test_a_folder_runs_from_images_to_a_curve_and_its_cells_are_found_again(
     assert teacher.name.startswith("folder-pets-")
 
 
+def test_a_broken_image_ends_the_run_before_any_work_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = draw(tmp_path / "pets") / "test" / "owls" / "05.png"
+    file.write_bytes(file.read_bytes()[:-100])
+    monkeypatch.chdir(tmp_path)
+    assert bench("run", "--task", "folder:pets@lenet5", "--method", "noise-uniform", *OFF) == 2
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED data set folder-pets-")]
+    assert "owls/05.png is no image, or a broken one" in line
+    assert not (tmp_path / "runs" / "cells").exists()
+
+
 def test_a_folder_beside_globs_is_added_to_what_they_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,14 @@ def test_a_sound_teacher_is_right_and_a_changed_one_wrong(trained: Path) -> None
     assert "is not the one on record" in line.note
 
 
+def test_a_teacher_without_its_data_set_cannot_be_checked_and_is_not_called_wrong(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "missing", lambda *_: "data set digits is gone")
+    [line] = roster.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
+    assert (line.state, line.note, line.wrong) == ("cannot check here", "data set digits is gone", False)
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "network.", "module.network."])
 def test_weights_from_elsewhere_become_the_same_teacher(trained: Path, tmp_path: Path, prefix: str) -> None:
     file = tmp_path / "theirs.pt"
