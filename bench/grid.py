@@ -201,13 +201,13 @@ def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planne
     planned = []
     for task_name in grid.tasks:
         task = task_of(task_name)
-        obstacle = _obstacle(task, data_folder, gpu)
+        in_the_way = obstacle(task, data_folder, gpu)
         record = teachers.record_of(task, root)
         for label, entry in grid.methods.items():
             method, config = _config(label, entry, (task_name, task.dataset))
             if not any(_matches("task", glob, task_name, task.dataset) for glob in entry.tasks):
                 continue
-            reason = obstacle or _lacking_images(method, config, data_folder)
+            reason = in_the_way or _lacking_images(method, config, data_folder)
             for budget, budgets, protocol in _budgets(grid, method, entry.answers):
                 for seed in grid.seeds:
                     item = Planned(label, task_name, method, config, budget, budgets, protocol, seed, reason=reason)
@@ -254,7 +254,7 @@ def _budgets(grid: Grid, method: str, tracks: list[Answers]) -> Iterable[tuple[B
                 yield Budget(largest, answers, inputs), along, "anytime"
 
 
-def _obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
+def obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
     """Why no cell of the task can run here, or None."""
     if task.gpu and not gpu:
         return "no GPU here; --device cpu runs it all the same"
