@@ -16,7 +16,14 @@ from methods import METHODS
 SCHEMA = 1
 ROOT = Path(__file__).parents[1]
 # What every result depends on; a method adds its own file and those it imports from methods/.
-SHARED = ("budgets/budget.py", "budgets/oracle.py", "bench/run.py", "bench/data.py", "bench/networks.py")
+SHARED = (
+    "budgets/budget.py",
+    "budgets/oracle.py",
+    "bench/run.py",
+    "bench/data.py",
+    "bench/readers.py",
+    "bench/networks.py",
+)
 
 
 @dataclass(frozen=True)

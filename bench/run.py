@@ -1,6 +1,8 @@
 """run_cell: where task, teacher, oracle, student and method meet, and a curve comes out."""
 
 import copy
+import io
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from bench import checkpoint, data, networks, teachers
@@ -18,7 +21,7 @@ from bench.tasks import task_of
 from budgets import BudgetExhausted, Oracle
 from methods import METHODS
 from methods.run import Run
-from results.store import digest, lock, read_json, write_json
+from results.store import digest, lock, read_json, write_bytes, write_json
 
 Report = Callable[[int, dict[str, float]], None]
 _STEPS = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
@@ -88,6 +91,30 @@ class Exam:
         return {"accuracy": _share(answers == self.test.labels), "agreement": _share(answers == self.teacher_answers)}
 
 
+class Samples:
+    """The teacher, remembering some of the images it was last sent, for the report to show."""
+
+    COUNT = 16
+
+    def __init__(self, teacher: Callable[[Tensor], Tensor]) -> None:
+        self._teacher = teacher
+        self._latest: list[Tensor] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        some = images.detach()[:: max(1, len(images) // self.COUNT)][: self.COUNT].clone()
+        self._latest = [*self._latest, *some][-self.COUNT :]
+        return self._teacher(images)
+
+    def save(self, path: Path) -> None:
+        """Write the images side by side as a PNG; nothing, if the teacher was not asked since the start."""
+        if not self._latest:
+            return
+        strip = torch.cat(self._latest, dim=2).mul(255).round().to(torch.uint8).cpu()
+        picture = Image.fromarray(strip[0].numpy() if len(strip) == 1 else strip.permute(1, 2, 0).numpy())
+        picture.save(buffer := io.BytesIO(), "PNG")
+        write_bytes(path, buffer.getvalue())
+
+
 class _Running:
     """The state of a running cell, all of which a checkpoint carries over.
 
@@ -108,7 +135,8 @@ class _Running:
         self.method = METHODS[cell.method]
         self.config = self.method.Config.model_validate_json(cell.config)
         self.exam = Exam(dataset.test.to(device), teacher)
-        self.oracle = Oracle(teachers.black_box(teacher), cell.budget, shape=source.shape, classes=source.classes)
+        self.samples = Samples(teachers.black_box(teacher))
+        self.oracle = Oracle(self.samples, cell.budget, shape=source.shape, classes=source.classes)
         self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(cell.method), device) or {}
         # One seed for the weights, so that all methods start from the same student, another for the method.
         torch.manual_seed(cell.seed)
@@ -152,7 +180,8 @@ class _Running:
     def _end_round(self, figures: dict[str, float]) -> None:
         self._measure(up_to=self.oracle.spent - 1)
         self.method_run.round += 1
-        self.measured.load_state_dict(self.student.state_dict())
+        for network, kept in ((self.student, self.measured), *self.method_run.shown.values()):
+            kept.load_state_dict(network.state_dict())
         self.progress = Progress(self.method_run.round, self.oracle.spent, self.oracle.distinct, figures)
         self.report(self.oracle.spent, figures)
 
@@ -163,6 +192,8 @@ class _Running:
         if not marks or not self.progress.round:
             return
         result = self.exam.measure(self.measured)
+        for name, (_, kept) in self.method_run.shown.items():
+            result |= {f"{key}_{name}": value for key, value in self.exam.measure(kept).items()}
         self.points += [{"budget": mark, **asdict(self.progress), **result} for mark in marks]
         write_json(self.folder / "curve.json", self.points)
 
@@ -173,6 +204,7 @@ class _Running:
         return [mark for mark in mid_run if mark < budget] + [budget]
 
     def _save(self) -> None:
+        self.samples.save(self.folder / "samples.png")
         checkpoint.save(
             self.folder / "checkpoint.pt",
             {
@@ -195,12 +227,19 @@ class _Running:
             "rounds": self.progress.round,
             "seconds": self._seconds(),
             "code": code_version(self.cell.method),
+            "device": device_name(self.method_run.device),
         }
+        self.samples.save(self.folder / "samples.png")
         write_json(self.folder / "done.json", totals)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores"
 
 
 def _share(agree: Tensor) -> float:

@@ -7,14 +7,15 @@ generator that seeks their disagreement, and many classes, finds images worth as
 students' own gradients; only the images they learn from cost queries. Answers are kept and replayed.
 
 The scored student is one network. Its twin, of the same architecture with weights of its own, is
-made here, and what it does with an image counts for the generator alone.
+made here. The vote of both, which the paper reports, is shown apart as `ensemble`.
 
 Made for 32 x 32 pixels and millions of queries; the batch shrinks so that one round fits the budget.
 
 Differs from the paper: nothing known; its text was not at hand, so the defaults are those of the
     released code.
 Differs from the released code:
-    the result is one student after the last round, not the vote of both at their best on the test set;
+    the result is one student after the last round, not the vote of both at their best on the test set
+        (that vote, after the last round, is shown apart);
     images are (tanh + 1) / 2 in [0, 1], where the released code has tanh in [-1, 1] and teachers for it;
     images made for the students are rounded to 8 bits, so that memory and teacher know the same image;
     the generator stays in training mode when it makes images for the students, as in DFME, because
@@ -80,6 +81,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         generator_optimizer=generator_optimizer,
         memory=memory,
     )
+    run.show(ensemble=Vote(students))
 
     def generate() -> Tensor:
         noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
@@ -104,6 +106,17 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         for _ in range(config.replays):
             learn(students, student_optimizer, *memory.sample(batch_size, run.rng))
         yield {"loss": loss.item(), "disagreement": apart.item(), "diversity": diverse.item()}
+
+
+class Vote(nn.Module):
+    """The mean of the students' probabilities, N x K (released code, train.py, test_ensemble)."""
+
+    def __init__(self, students: nn.ModuleList) -> None:
+        super().__init__()
+        self.students = students
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([F.softmax(student(images), dim=1) for student in self.students]).mean(dim=0)
 
 
 def disagreement_and_diversity(students: nn.ModuleList, images: Tensor) -> tuple[Tensor, Tensor]:

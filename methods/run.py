@@ -1,9 +1,10 @@
 """What a method is given besides the oracle and its student."""
 
+import copy
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Stateful(Protocol):
@@ -22,6 +23,7 @@ class Run:
         dropout, which take no generator, are seeded by the runner.
     round: how many rounds are complete; 0 unless the run was resumed.
     data: what a method whose `DATA` is not `"none"` asked for, float images in [0, 1]; else None.
+    shown: what `show` named, each network with a copy that the runner keeps and measures.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Run:
         self.device = device
         self.rng = rng
         self.data = data
+        self.shown: dict[str, tuple[nn.Module, nn.Module]] = {}
         self.round: int = saved["round"] if saved else 0
         self._saved = saved
         self._parts: dict[str, Stateful] | None = None
@@ -55,6 +58,13 @@ class Run:
         torch.set_rng_state(self._saved["cpu_rng"].cpu())
         self.rng.set_state(self._saved["rng"].cpu())  # generators of any device keep their state on the CPU
         self._saved = None
+
+    def show(self, **networks: nn.Module) -> None:
+        """Name networks to be measured beside the student and shown apart from it, once, after `track`.
+
+        Each takes images and returns scores, N x K, such as the vote of an ensemble that a paper reports.
+        """
+        self.shown = {name: (network, copy.deepcopy(network).eval()) for name, network in networks.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two rounds, for a later `Run(saved=...)`."""

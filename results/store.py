@@ -3,6 +3,7 @@
 ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran it
                 curve.json       its points so far
                 checkpoint.pt    a running cell, gone when it is done
+                samples.png      some of the images that the teacher was last sent, side by side
                 student.pt       the final student, if it was asked for
                 done.json        its totals: the mark of a finished cell, written last
                 failed.json      the reason, where it failed; a new attempt removes it

@@ -72,6 +72,11 @@ def test_the_twin_has_other_weights_of_the_same_distribution() -> None:
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), small_student().parameters(), strict=True))
 
 
+def test_the_ensemble_shown_apart_is_the_mean_of_both_predictions() -> None:
+    vote = disguide.Vote(nn.ModuleList([pixel_student(0.9, 0.1), pixel_student(0.3, 0.7)]))
+    assert torch.allclose(vote(torch.cat([MARKED, PLAIN])), torch.tensor([[0.6, 0.4], [0.5, 0.5]]))
+
+
 def test_every_eighth_image_is_grey_and_the_others_are_untouched() -> None:
     images = torch.rand(17, 3, 4, 4, generator=rng())
     greyed = disguide.grey_some(images, 8, rng())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageStat
 from support import CPU, digits_cell
 
 from bench import run, teachers
@@ -45,7 +46,7 @@ def killed_after(rounds: int) -> Callable[..., None]:
     return report
 
 
-@pytest.mark.parametrize("method", ["ideal", "dfme", "noise", "real"])
+@pytest.mark.parametrize("method", ["ideal", "dfme", "disguide", "noise", "real"])
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_a_cell_killed_between_rounds_ends_with_the_same_curve_as_one_left_alone(
     trained: Path, tmp_path: Path, method: str, rounds: int
@@ -197,3 +198,19 @@ def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(train
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
     test = run.data.load("digits", NO_DATA).test
     assert teachers.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]
+
+
+def test_a_network_shown_beside_the_student_has_figures_of_its_own(trained: Path) -> None:
+    cell = digits_cell(trained, "disguide", 100)
+    run_cell(cell, trained, NO_DATA, CPU)
+    (point,) = curve_of(trained, cell)
+    assert {"accuracy", "agreement", "accuracy_ensemble", "agreement_ensemble"} <= point.keys()
+    assert point["agreement"] != point["agreement_ensemble"]
+
+
+def test_the_images_last_sent_to_the_teacher_are_kept_for_the_report(trained: Path) -> None:
+    cell = digits_cell(trained, "noise", 100)
+    run_cell(cell, trained, NO_DATA, CPU)
+    with Image.open(folder_of(trained, cell) / "samples.png") as picture:
+        assert picture.size == (16 * 8, 8)
+        assert ImageStat.Stat(picture).stddev[0] > 50  # uniform noise
