@@ -11,7 +11,7 @@ COLUMNS += ["spread_kind", "n", "claimed", "unit", "recount", "selection", "tabl
 NUMBERS = ["value", "spread", "n", "claimed", "recount"]
 ONE_OF = {
     "answers": {"labels", "probs"},
-    "unit": {"images", "calls"},
+    "unit": {"images", "calls", ""},
     "selection": {"test-best", "final", "unknown"},
 }
 
@@ -48,7 +48,9 @@ def _load(file: Path) -> pd.DataFrame:
         raise ValueError(f"{file.name}: columns are {', '.join(rows.columns)}; wanted {', '.join(COLUMNS)}")
     for column, known in ONE_OF.items():
         for given in set(rows[column]) - known:
-            raise ValueError(f"{file.name}: {column} {given!r}; wanted {', '.join(sorted(known))}")
+            raise ValueError(f"{file.name}: {column} {given!r}; wanted {', '.join(sorted(known - {''}))}")
+    if ((rows["claimed"] != "") & (rows["unit"] == "")).any():
+        raise ValueError(f"{file.name}: a budget is claimed without its unit; wanted images or calls")
     for column in NUMBERS:
         try:
             rows[column] = pd.to_numeric(rows[column])

@@ -45,6 +45,7 @@ def test_the_shipped_files_can_be_read() -> None:
         (IDEAL.replace("96.3", "ninety"), "paper.csv: value: .*ninety.*; wanted numbers, or nothing"),
         (IDEAL.replace("labels", "top-1"), "paper.csv: answers 'top-1'; wanted labels, probs"),
         (IDEAL.replace("images", "rounds"), "paper.csv: unit 'rounds'; wanted calls, images"),
+        (IDEAL.replace("images", ""), "paper.csv: a budget is claimed without its unit; wanted images or calls"),
         (IDEAL.replace("test-best", "best"), "paper.csv: selection 'best'; wanted final, test-best, unknown"),
     ],
 )
@@ -69,7 +70,7 @@ def test_a_row_matches_the_task_of_its_data_set_networks_and_answers_alone(tmp_p
 
 
 def test_a_row_of_another_measure_or_without_a_budget_has_no_place_on_a_chart(tmp_path: Path) -> None:
-    rows = load(tmp_path, IDEAL.replace("accuracy", "agreement"), IDEAL.replace("25000", ""))
+    rows = load(tmp_path, IDEAL.replace("accuracy", "agreement"), IDEAL.replace("25000,images", ","))
     assert published.matching(rows, TASK, track()).empty
 
 
