@@ -16,14 +16,22 @@ from methods import METHODS
 SCHEMA = 1
 ROOT = Path(__file__).parents[1]
 # What every result depends on; a method adds its own file and those it imports from methods/.
-SHARED = ("budgets/budget.py", "budgets/oracle.py", "bench/run.py", "bench/data.py", "bench/networks.py")
+SHARED = (
+    "budgets/budget.py",
+    "budgets/oracle.py",
+    "bench/run.py",
+    "bench/exam.py",
+    "bench/data.py",
+    "bench/networks.py",
+)
 
 
 @dataclass(frozen=True)
 class Cell:
     """task, method: names in TASKS and METHODS. config: the method's whole Config as canonical JSON.
 
-    teacher: the content hash of the task's teacher.
+    teacher: the content hash of the task's teacher. exam: what the student is examined on, `test`, or in a
+    search for settings `validation` or the name of held-out answers (bench/exam.py).
     """
 
     task: str
@@ -32,6 +40,7 @@ class Cell:
     budget: Budget
     seed: int
     teacher: str
+    exam: str = "test"
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -57,6 +66,7 @@ class Cell:
             "inputs": self.budget.inputs,
             "seed": self.seed,
             "teacher": self.teacher,
+            **({} if self.exam == "test" else {"exam": self.exam}),
         }
 
     def name(self) -> str:

@@ -25,7 +25,8 @@ AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
 class Entry(BaseModel, frozen=True, extra="forbid"):
     """A named way to run a method. method: the name in METHODS, if the entry's own name is another.
 
-    answers: the tracks it enters, if not all that the grid has and the method can use.
+    answers: the tracks it enters, if not all that the grid has and the method can use. config: settings; in
+    a file also the path of a YAML that bench tune wrote, relative to the grid's.
     """
 
     method: str = ""
@@ -95,13 +96,21 @@ def load(name: str) -> tuple[str, Grid]:
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise UsageError(f"grid {path}: wanted a mapping with {', '.join(Grid.model_fields)}")
-        return path.stem, Grid(**content)
+        return path.stem, parse(
+            {**content, "methods": _with_tuned(content.get("methods"), path.parent)}, f"grid {path}"
+        )
     except OSError as error:
-        raise UsageError(f"grid {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"grid {path.stem}: {error.filename} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def parse(content: dict[str, Any], origin: str) -> Grid:
+    """The grid that a mapping describes; UsageError that starts with `origin`, where it comes from."""
+    try:
+        return Grid(**content)
     except ValidationError as error:
-        raise UsageError(f"grid {path}: {one_line(error, Grid.model_fields)}") from error
+        raise UsageError(f"{origin}: {one_line(error, Grid.model_fields)}") from error
 
 
 def shipped() -> list[str]:
@@ -131,7 +140,7 @@ def configure(grid: Grid, settings: Iterable[str]) -> Grid:
         pattern, *keys = path.split(".")
         if not separator or not keys:
             raise UsageError(f"setting {setting!r}: wanted METHOD.KEY=VALUE")
-        chosen = [label for label in entries if _matches(pattern, label, grid.methods[label].method or label)]
+        chosen = [label for label in entries if matches(pattern, label, grid.methods[label].method or label)]
         if not chosen:
             raise unknown("method", pattern, entries)
         for label in chosen:
@@ -193,6 +202,27 @@ def one_line(error: ValidationError, known: Iterable[str] = ()) -> str:
     message = str(first["msg"]).removeprefix("Value error, ")
     given = f", given {first['input']!r}" if first["type"] not in {"value_error", "missing"} else ""
     return f"{where}: {message}{given}"
+
+
+def _with_tuned(methods: Any, folder: Path) -> Any:
+    """The methods with `config: FILE`, relative to the grid, replaced by the settings in that file of bench tune."""
+    if not isinstance(methods, dict):
+        return methods
+    read = dict(methods)
+    for label, entry in methods.items():
+        if isinstance(entry, dict) and isinstance(entry.get("config"), str):
+            read[label] = {**entry, "config": _tuned(folder / entry["config"], entry.get("method") or label)}
+    return read
+
+
+def _tuned(path: Path, method: str) -> dict[str, Any]:
+    """The settings in a file that bench tune wrote for the method."""
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise UsageError(f"tuned settings {path}: wanted a mapping with method and config, as bench tune writes")
+    if content.get("method") != method:
+        raise UsageError(f"tuned settings {path} are for method {content.get('method')}, not for {method}")
+    return dict(content["config"])
 
 
 def _config(label: str, entry: Entry) -> tuple[str, str]:
@@ -260,7 +290,7 @@ def _hits(rule: dict[str, str], item: Planned, task: Task, queries: int) -> bool
         "inputs": (item.budget.inputs,),
         "seed": (str(item.seed),),
     }
-    return all(_matches(_budget_glob(glob) if axis == "budget" else glob, *values[axis]) for axis, glob in rule.items())
+    return all(matches(_budget_glob(glob) if axis == "budget" else glob, *values[axis]) for axis, glob in rule.items())
 
 
 def _with_cell(item: Planned, record: teachers.TeacherRecord | None, states: "_States") -> Planned:
@@ -295,12 +325,13 @@ def _names_of(axis: str) -> Any:
 def _filter(axis: str, values: list[Any], wanted: list[str], names: Any) -> list[Any]:
     """The values one of whose names matches one of the globs; each glob must match something."""
     for glob in wanted:
-        if not any(_matches(glob, *names(value)) for value in values):
+        if not any(matches(glob, *names(value)) for value in values):
             raise unknown(axis, glob, {name for value in values for name in names(value) if name})
-    return [value for value in values if any(_matches(glob, *names(value)) for glob in wanted)]
+    return [value for value in values if any(matches(glob, *names(value)) for glob in wanted)]
 
 
-def _matches(glob: str, *names: str) -> bool:
+def matches(glob: str, *names: str) -> bool:
+    """Whether one of the names fits the glob."""
     return any(fnmatchcase(name, glob) for name in names if name)
 
 
