@@ -16,6 +16,7 @@ from methods.pool import to_8_bits
 from results.store import digest
 
 SEED = 20_000  # of the held-out images: no seed of a cell comes near it
+SCALES = 6  # of their noise, as many as the control `noise` mixes
 
 
 class Exam:
@@ -63,17 +64,17 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     """Ask the teacher about images that no method will meet, keep the answers, and return the name of this exam.
 
     The images are what somebody without data has, multi-scale noise. They go through a meter of their
-    own: all `queries` are charged to the study that asks for them.
+    own: all `queries` are charged to the study that asks for them. What is there is not asked again.
     """
-    source = data.source_of(task.dataset)
-    teacher = teachers.load(task, root, torch.device("cpu"))
-    oracle = Oracle(
-        teachers.black_box(teacher), Budget(queries, "labels", inputs), shape=source.shape, classes=source.classes
-    )
-    images = to_8_bits(multiscale(queries, source.shape, 6, torch.Generator().manual_seed(SEED)))
+    teacher, source = teachers.load(task, root, torch.device("cpu")), data.source_of(task.dataset)
+    name = f"agreement-{digest(f'{teachers.content_hash(teacher)} {queries} {inputs}')[:12]}"
+    if _file(name, root).exists():
+        return name
+    budget = Budget(queries, "labels", inputs)
+    oracle = Oracle(teachers.black_box(teacher), budget, shape=source.shape, classes=source.classes)
+    images = to_8_bits(multiscale(queries, source.shape, SCALES, torch.Generator().manual_seed(SEED)))
     answers = torch.cat([oracle(batch) for batch in images.split(500)])
     kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}
-    name = f"agreement-{digest(repr([value.tolist() for value in kept.values()]))[:12]}"
     checkpoint.save(_file(name, root), {"code": name, **kept})
     return name
 
