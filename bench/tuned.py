@@ -43,7 +43,8 @@ def trials(study: Study, searched: optuna.Study) -> pd.DataFrame:
         }
         for trial in searched.get_trials(deepcopy=False)
     ]
-    return pd.DataFrame(rows, columns=list(rows[0]))
+    columns = ["trial", "state", study.figure, *study.against, "charged", *study.space(), "reason"]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
 
 
 def charged(study: Study, searched: optuna.Study) -> int:

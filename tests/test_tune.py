@@ -286,7 +286,7 @@ def workers_of(process: int) -> list[int]:
 
 def kill_two_of_four_workers(home: Path, *arguments: str) -> pd.DataFrame:
     """Tune with four workers, kill two of them on the way, and return the table of trials."""
-    fast = ["--set", "recipe.min_steps=300", "--set", "recipe.passes=2", "--name", "s", "--jobs", "4"]
+    fast = ["--set", "recipe.min_steps=100", "--set", "recipe.passes=2", "--name", "s", "--jobs", "4"]
     command = [sys.executable, "-m", "bench", "tune", "noise", *TASK, *OFF, *fast, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (home / "log").open("w") as log:
@@ -294,6 +294,7 @@ def kill_two_of_four_workers(home: Path, *arguments: str) -> pd.DataFrame:
         for started in (5, 14):
             while len(list((home / "runs/studies/s/trials").glob("*"))) < started and process.poll() is None:
                 time.sleep(0.02)
+            assert process.poll() is None, (home / "log").read_text()
             os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         assert process.wait(timeout=240) == 0, (home / "log").read_text()
     assert (home / "log").read_text().count("killed by SIGKILL") == 2
@@ -321,7 +322,6 @@ def home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
 def test_thirty_trials_survive_the_death_of_two_of_four_workers(home: Path) -> None:
     nothing_lost_or_counted_twice(kill_two_of_four_workers(home))
@@ -353,7 +353,6 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(place)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
 def test_thirty_trials_survive_the_death_of_two_of_four_workers_on_postgresql(home: Path, postgresql: str) -> None:
     nothing_lost_or_counted_twice(kill_two_of_four_workers(home, "--storage", postgresql))
