@@ -8,7 +8,9 @@ locks, Optuna's heartbeat finds the dead, and a trial too many gives itself up b
 
 import hashlib
 import json
+import signal
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -48,7 +50,7 @@ SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "random": optuna.samplers.RandomSampler,
 }
 FIRST_SEED = 1000  # of trials: what is measured at the end has seeds from 0
-DEATHS = 3  # a trial whose worker died so often is not tried again
+DEATHS = 3  # a trial whose worker died so often, and was not told to stop, is not tried again
 HOPELESS = 10  # so many failures and nothing else end a study
 GRACE = 60  # seconds in which a trial that has just been asked for gets its host's name
 HEARTBEAT = 60  # seconds; on a database, a trial is dead after five times as long in silence
@@ -241,6 +243,7 @@ def open_study(study: Study, places: Places) -> optuna.Study:
 def work_on_trials(study: Study, total: int, places: Places, device: torch.device, report: Callable[..., None]) -> None:
     """The job of a worker: trials of the study until `total` of them have ended; it reports how many have."""
     warnings.simplefilter("ignore", ExperimentalWarning)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     plugins.load(places.plugins)
     searched = open_study(study, places)
     worker = _Worker(study, searched, total, places, device, report)
@@ -301,7 +304,11 @@ class _Worker:
                 values = suggest(trial, self.study.space())
                 turn.close()
                 self._give_up_if_surplus(trial)
-                return self._run(trial, values)
+                try:
+                    return self._run(trial, values)
+                except SystemExit:  # told to stop, which is not the trial's fault
+                    trial.set_user_attr("deaths", trial.user_attrs.get("deaths", 0) - 1)
+                    raise
 
             self.searched.optimize(objective, n_trials=1, catch=(CellFailed, _Surplus))
         self.ended += 1

@@ -8,8 +8,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.figures import STYLE, WIDTH, save
+from results.text import short
 
 COLOUR = sns.color_palette("colorblind")[0]
 REST = "0.55"
@@ -87,6 +89,9 @@ def front(complete: pd.DataFrame, figure: str) -> Figure:
     best = ordered[ordered[figure] > ordered[figure].cummax().shift(fill_value=-np.inf)]
     axes.step(best["queries"], best[figure], where="post", marker="o", color=COLOUR, label="front")
     axes.set(xlabel="queries to the teacher", ylabel=figure, xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda queries, _: short(queries)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(bottom=0)
     canvas.legend(loc="outside lower center", ncols=2)
     return canvas
@@ -114,5 +119,5 @@ def _ends(axes: Axes, at: int, values: pd.Series) -> None:
     ordered = values if numeric else values.astype(str)
     axes.axvline(at, color="0.8", lw=0.5, zorder=0)
     for place, value in ((-0.03, ordered.min()), (1.03, ordered.max())):
-        text = f"{value:.2g}" if numeric else str(value)
+        text = f"{value:.3g}" if numeric else str(value)
         axes.text(at, place, text, fontsize=5, ha="center", va="top" if place < 0 else "bottom")

@@ -18,6 +18,8 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from support import CPU, QUICK, digits_cell
 from torch import Tensor
 
@@ -243,6 +245,22 @@ def test_a_trial_whose_worker_died_is_marked_and_queued_again_once(trained: Path
     assert searched.trials[2].params == drawn
     assert searched.trials[2].user_attrs["deaths"] == 1
     assert list(tuned.trials(searching, searched)["state"]) == ["complete", "lost", "complete", "complete"]
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_trial_for_later_without_blame(home: Path) -> None:
+    slow = ["--set", "recipe.min_steps=100000", "--name", "s", "--jobs", "1"]
+    command = [sys.executable, "-m", "bench", "tune", "noise", *TASK, *OFF, *slow, "--trials", "1"]
+    with subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True) as process:
+        while not list(home.glob("runs/cells/*/cell.json")) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.splitlines()[-1] == "bench: interrupted; the same command goes on where this one stopped"
+    journal = JournalStorage(JournalFileBackend(str(home / "runs/studies/s/journal.log")))
+    (trial,) = optuna.load_study(study_name="s", storage=journal).trials
+    assert trial.state.name == "RUNNING", "whoever comes next finds nobody at it, and queues it again"
+    assert trial.user_attrs["deaths"] == -1
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
