@@ -257,7 +257,8 @@ def tune(
     chosen, settings = _to_tune(method, task, budget, answers, grid, settings or [])
     where = _slots(device, jobs, gpus, per_gpu)
     _must_be_writable(out)
-    console, places = _console(), tune.Places(out.resolve(), data.resolve(), storage, plugins)
+    console = _console()
+    places = tune.Places(out.resolve(), data.resolve(), storage, [file.resolve() for file in plugins])
     items = _planned_studies(console, chosen, terms, where, out, data, device)
     if name and len(items) > 1:
         raise UsageError(f"name {name}: wanted for one study, but there are {len(items)}")

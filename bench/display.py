@@ -101,8 +101,12 @@ def tuned(outcomes: "Iterable[Outcome]") -> Group:
     for outcome in outcomes:
         study, means = outcome.study, outcome.means
         setting = (study.method, study.task, study.budget.answers, short(study.budget.queries), str(outcome.trials))
-        judged = (study.objective, _share(outcome.started), _share(outcome.found))
+        needs_data = "" if study.held_out else " (needs data)"
+        judged = (study.objective + needs_data, _share(outcome.started), _share(outcome.found))
         table.add_row(*setting, f"{outcome.queries:,}", *judged, *_before_and_after(means))
+        if outcome.settings:
+            best = ", ".join(f"{key} {value}" for key, value in outcome.settings.items())
+            lines.append(f"{study.name}, best settings: {best}")
         if outcome.reason:
             lines.append(f"{study.name}: {outcome.reason}")
     return Group(table, *lines)

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from bench.executors import Job
 from bench.grid import Planned
 from bench.tasks import task_of
 from bench.tracking import Mirror, TrackingError
-from bench.tune import Places, Study, counted
+from bench.tune import BUDGET, Places, Study, counted
 from methods import METHODS
+from methods.search import value_at
 from results import tuning
 from results.statistics import interval
 from results.store import read_json, write_bytes
@@ -129,7 +130,8 @@ def importances(searched: optuna.Study) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study came to. found: the best figure. means: settings -> mean test accuracy, interval and n.
+    """What a study came to. settings: the best, as far as they were searched. started, found: the figure of the
+    settings at the start and of those. means: settings -> mean test accuracy, interval and n.
 
     reason: why there is nothing, or not all that was asked for. bad_input: whether the budget is to blame.
     """
@@ -137,6 +139,7 @@ class Outcome:
     study: Study
     trials: int = 0
     queries: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
     started: float | None = None
     found: float | None = None
     means: pd.DataFrame | None = None
@@ -163,7 +166,10 @@ def outcome(study: Study, searched: optuna.Study, places: Places, cells: list[Ce
         reason = f"{lacking} runs of the last measurement failed"
     started = start_value(study, searched)
     trials = len([trial for trial in counted(searched) if trial.state.is_finished()])
-    return Outcome(study, trials, charged(study, searched), started, winner.values[0], means(table), reason)
+    config = json.loads(study.config(winner.params))
+    settings = {key: value_at(config, key) for key in study.space() if key in winner.params and key != BUDGET}
+    queries = charged(study, searched)
+    return Outcome(study, trials, queries, settings, started, winner.values[0], means(table), reason)
 
 
 def final_cells(study: Study, searched: optuna.Study, places: Places, seeds: int) -> list[Cell]:
