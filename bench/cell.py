@@ -22,6 +22,7 @@ SHARED = (
     "bench/run.py",
     "bench/exam.py",
     "bench/data.py",
+    "bench/readers.py",
     "bench/networks.py",
 )
 

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.execute import Outside
     from bench.executors import Job
     from bench.executors.local import Slot
     from bench.grid import Grid, Planned
@@ -32,7 +33,8 @@ app = typer.Typer(
 )
 
 GridName = Annotated[str, typer.Option("--grid", help="A shipped grid or a YAML file.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; globs, repeatable or with commas.")]
+TASK_HELP = "Only these tasks; globs, repeatable or with commas. folder:PATH makes one of a folder of images."
+Tasks = Annotated[list[str] | None, typer.Option("--task", help=TASK_HELP)]
 Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="Only tasks on these data sets.")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help="Only these entries or methods.")]
 Budgets = Annotated[list[str] | None, typer.Option("--budget", help="Only these budgets, such as 2.5k.")]
@@ -72,15 +74,15 @@ def run(
     mlflow: Tracking = None,
 ) -> None:
     """Run a grid, or what of it is missing, and report it."""
-    plugins = _plugins(plugin)
+    outside = _outside(plugin, task)
     filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
-    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugins)
+    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugin)
     console = _console()
     where = _slots(device, jobs, gpus, per_gpu)
     if download and not dry_run:
         _download(chosen, data)
     planned = _plan(chosen, out, data, device)
-    _show_plan(console, grid_name, planned, out, full=dry_run)
+    _show_plan(console, grid_name, planned, out, where[0].device, full=dry_run)
     if dry_run:
         return
     if all(item.reason for item in planned):
@@ -90,14 +92,15 @@ def run(
 
     folder = out / (name or grid_name)
     _must_be_writable(folder)
-    teachers = execute.teacher_jobs(execute.untrained(planned, out), out, data)
+    _decode(console, execute.data_sets(planned), data, outside, where, out)
+    teachers = execute.teacher_jobs(execute.untrained(planned, out), out, data, outside)
     failed = _work(console, "teachers", teachers, where, out, lambda: None)
     if teachers:
         planned = _plan(chosen, out, data, device)
     execute.write_run(folder, name or grid_name, chosen, planned, out, where[0].device)
     mirror = Follower(folder, mlflow or default_uri(out), lambda line: console.print(line, style="yellow"))
     wanted = [item for item in planned if item.state not in ({"done"} if rerun else {"done", "stale"})]
-    cells = execute.cell_jobs(wanted, out, data, plugins, keep_student=keep_students)
+    cells = execute.cell_jobs(wanted, out, data, outside, keep_student=keep_students)
     failed += _work(console, "cells", cells, where, out, mirror.tick)
     _report(console, folder)
     mirror.finish()
@@ -120,11 +123,44 @@ def plan(
     device: Device = "auto",
 ) -> None:
     """Show what `run` would do."""
-    plugins = _plugins(plugin)
+    _outside(plugin, task)
     filters = {"task": task, "dataset": dataset, "method": method, "budget": budget}
-    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugins)
-    _slots(device, None, None, 1)
-    _show_plan(_console(), grid_name, _plan(chosen, out, data, device), out, full=True)
+    grid_name, chosen = _grid(grid, filters, seeds, exclude, settings, plugin)
+    where = _slots(device, None, None, 1)
+    _show_plan(_console(), grid_name, _plan(chosen, out, data, device), out, where[0].device, full=True)
+
+
+@app.command()
+def teachers(
+    task: Tasks = None,
+    data: Data = Path("data"),
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and stop.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Measure those there are again; train none.")] = False,
+    weights: Annotated[Path | None, typer.Option("--weights", help="A state dict to use as the teacher.")] = None,
+    mean: Annotated[str | None, typer.Option("--mean", help="What these weights subtract: 0.5 or 0.5,0.4,0.4.")] = None,
+    std: Annotated[str | None, typer.Option("--std", help="What they divide by; default: the training set's.")] = None,
+) -> None:
+    """Train the teachers that are missing, and list all."""
+    from bench import display, execute, folders, roster
+
+    outside = _outside(None, task)
+    made, globs = folders.split(task or [])
+    chosen = roster.choose([*globs, *map(folders.register, made)])
+    console, where, gpu = _console(), _slots(device, None, None, 1), _has_gpu(device)
+    failed = 0
+    if not (check or dry_run):
+        _must_be_writable(out)
+    if weights is not None:
+        roster.install(chosen, weights, out, data, roster.moments(mean, std))
+    elif not (check or dry_run):
+        missing = roster.trainable(chosen, out, data, gpu=gpu)
+        _decode(console, {task.dataset for task in missing.values()}, data, outside, where, out)
+        failed = _work(console, "teachers", execute.teacher_jobs(missing, out, data, outside), where, out, lambda: None)
+    lines = roster.lines(chosen, out, data, gpu=gpu, check_on=where[0].device if check else None)
+    console.print(display.listing(roster.COLUMNS, (line.cells() for line in lines)))
+    raise typer.Exit(1 if failed or any(line.wrong for line in lines) else 0)
 
 
 @app.command()
@@ -248,7 +284,7 @@ def tune(
     """Search for a method's settings: nothing is chosen on test data, and every query of the search is counted."""
     if trials < 1 or final_seeds < 0:
         raise UsageError(f"trials {trials}, final seeds {final_seeds}: wanted 1 or more, and 0 or more")
-    plugins = _plugins(plugin)
+    outside = _outside(plugin, task)
     from bench import display, tune
     from bench.tracking import default_uri
 
@@ -258,8 +294,8 @@ def tune(
     where = _slots(device, jobs, gpus, per_gpu)
     _must_be_writable(out)
     console = _console()
-    places = tune.Places(out.resolve(), data.resolve(), storage, [file.resolve() for file in plugins])
-    items = _planned_studies(console, chosen, terms, where, out, data, device)
+    places = tune.Places(out.resolve(), data.resolve(), storage, outside)
+    items = _planned_studies(console, chosen, terms, where, places, device)
     if name and len(items) > 1:
         raise UsageError(f"name {name}: wanted for one study, but there are {len(items)}")
     uri = mlflow or default_uri(out)
@@ -301,15 +337,20 @@ def _grid(
     seeds: str | None,
     exclude: list[str] | None,
     settings: list[str] | None,
-    plugins: list[Path],
+    plugins: list[Path] | None,
 ) -> tuple[str, "Grid"]:
-    """The grid as filtered and set on the command line, with an entry for each plugin, and its name."""
-    from bench import grid
+    """The grid as filtered and set on the command line, with what comes from outside, and its name."""
+    from bench import folders, grid
 
     grid_name, chosen = grid.load(name)
-    entries = {file.stem: grid.Entry() for file in plugins}
+    entries = {file.stem: grid.Entry() for file in plugins or []}
     chosen = chosen.model_copy(update={"methods": {**entries, **chosen.methods}})
-    chosen = grid.select(chosen, {axis: globs or [] for axis, globs in filters.items()}, exclude or [])
+    made, globs = folders.split(filters["task"] or [])
+    chosen = grid.select(
+        chosen, {axis: globs or [] for axis, globs in {**filters, "task": globs}.items()}, exclude or []
+    )
+    if made:
+        chosen = chosen.model_copy(update={"tasks": [*(chosen.tasks if globs else []), *map(folders.register, made)]})
     if seeds is not None:
         chosen = chosen.model_copy(update={"seeds": grid.parse_seeds(seeds)})
     return grid_name, grid.configure(chosen, settings or [])
@@ -324,7 +365,7 @@ def _to_tune(
     settings: list[str],
 ) -> tuple["Grid", list[str]]:
     """What to tune as a grid, that of one method if it is named, and the settings as METHOD.KEY=VALUE."""
-    from bench import grid
+    from bench import folders, grid
     from bench.errors import unknown
     from methods import METHODS
 
@@ -337,23 +378,31 @@ def _to_tune(
         raise unknown("method", str(method), METHODS)
     if not task or not budget:
         raise UsageError(f"tune {method}: wanted --task and --budget")
-    kinds = METHODS[method].ANSWERS
-    content = {"tasks": task, "methods": {method: None}, "budgets": [budget], "answers": [answers or kinds[0]]}
+    kinds, (made, names) = METHODS[method].ANSWERS, folders.split(task)
+    content = {
+        "tasks": [*names, *map(folders.register, made)],
+        "methods": {method: None},
+        "budgets": [budget],
+        "answers": [answers or kinds[0]],
+    }
     settings = [f"{method}.{setting}" for setting in settings]
     return grid.configure(grid.parse({"description": "tuned", "seeds": 1, **content}, "tune"), settings), settings
 
 
 def _planned_studies(
-    console: "Console", chosen: "Grid", terms: "Terms", where: "list[Slot]", out: Path, data: Path, device: str
+    console: "Console", chosen: "Grid", terms: "Terms", where: "list[Slot]", places: "Places", device: str
 ) -> "list[Planned]":
     """One planned run for each study, with all teachers trained; UsageError where one cannot run here."""
     from bench import execute
 
     tasks = list(dict.fromkeys([*chosen.tasks, *(terms.tried_on(task) for task in chosen.tasks)]))
+    out, data = places.root, places.data
     every = _plan(chosen.model_copy(update={"tasks": tasks}), out, data, device)
     if reason := next((item.reason for item in every if item.reason), None):
         raise UsageError(f"cannot run here: {reason}")
-    _work(console, "teachers", execute.teacher_jobs(execute.untrained(every, out), out, data), where, out, lambda: None)
+    _decode(console, execute.data_sets(every), data, places.outside, where, out)
+    jobs = execute.teacher_jobs(execute.untrained(every, out), out, data, places.outside)
+    _work(console, "teachers", jobs, where, out, lambda: None)
     planned = sorted(_plan(chosen, out, data, device), key=lambda item: item.budget.queries)
     return list({(item.label, item.task, item.budget.answers, item.budget.inputs): item for item in planned}.values())
 
@@ -386,12 +435,13 @@ def _study(
     return outcome
 
 
-def _plugins(files: list[Path] | None) -> list[Path]:
-    """Load what extends the methods; returns the given files."""
-    from bench import plugins
+def _outside(files: list[Path] | None, tasks: list[str] | None) -> "Outside":
+    """Load what extends the methods and the tasks; returns it as another process can load it."""
+    from bench import folders, plugins
 
-    plugins.load(files or ())
-    return files or []
+    outside: Outside = [*(file.resolve() for file in files or []), *folders.split(tasks or [])[0]]
+    plugins.load(outside)
+    return outside
 
 
 def _slots(device: str, jobs: int | None, gpus: str | None, per_gpu: int) -> "list[Slot]":
@@ -413,28 +463,49 @@ def _slots(device: str, jobs: int | None, gpus: str | None, per_gpu: int) -> "li
 
 
 def _plan(chosen: "Grid", out: Path, data: Path, device: str) -> "list[Planned]":
-    import torch
-
     from bench import grid
 
-    planned = grid.plan(chosen, out, data, gpu=device == "cpu" or torch.cuda.is_available())
+    planned = grid.plan(chosen, out, data, gpu=_has_gpu(device))
     if not planned:
         raise UsageError("nothing is left of the grid: the exclusions take every run out")
     return planned
 
 
-def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Path, *, full: bool) -> None:
-    from bench import display, execute
+def _has_gpu(device: str) -> bool:
+    """Whether what wants a GPU may run: on one, or because the CPU was chosen by hand."""
+    import torch
 
-    console.print(display.plan(name, planned, execute.untrained(planned, out), full=full))
+    return device == "cpu" or torch.cuda.is_available()
+
+
+def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Path, device: str, *, full: bool) -> None:
+    import torch
+
+    from bench import display, execute
+    from bench.estimate import estimate
+    from bench.run import device_name
+
+    untrained, here = execute.untrained(planned, out), device_name(torch.device(device))
+    cost = estimate(planned, untrained.values(), out, here)
+    console.print(display.plan(name, planned, untrained, cost, here, full=full))
 
 
 def _download(chosen: "Grid", data: Path) -> None:
-    from bench.data import load
+    from bench import data as data_sets
     from bench.tasks import task_of
 
     for name in dict.fromkeys(task_of(task).dataset for task in chosen.tasks):
-        load(name, data, download=True)
+        data_sets.download(name, data)
+
+
+def _decode(
+    console: "Console", names: Iterable[str], data: Path, outside: "Outside", where: "list[Slot]", out: Path
+) -> None:
+    """Decode what is not in the cache yet, with progress; a data set that is broken ends the command, as bad input."""
+    from bench import execute
+
+    if _work(console, "data sets", execute.data_jobs(names, data, outside), where, out, lambda: None):
+        raise typer.Exit(2)
 
 
 def _work(

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.estimate import Estimate
 from bench.executors import Event, Job
 from bench.grid import Planned
 from results.text import short
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 HEARTBEAT = 30.0  # seconds between plain lines
 
 
-def plan(name: str, planned: list[Planned], teachers: Iterable[str], *, full: bool) -> Group:
-    """How many runs in which state, queries in all, teachers to train, and what cannot run, with its reason."""
+def plan(
+    name: str, planned: list[Planned], teachers: Iterable[str], cost: Estimate, device: str, *, full: bool
+) -> Group:
+    """How many runs in which state, queries, teachers to train, time, disk, and what cannot run, with its reason."""
     runnable = [item for item in planned if not item.reason]
     states = Counter(item.state for item in planned)
     lines: list[Any] = [
@@ -34,26 +37,35 @@ def plan(name: str, planned: list[Planned], teachers: Iterable[str], *, full: bo
     ]
     if teachers := list(teachers):
         lines.append(f"teachers to train first: {', '.join(teachers)}")
+    if cost.judged or cost.unjudged:
+        lines.append(_cost(cost, device))
     for (task, reason), n in Counter((item.task, item.reason) for item in planned if item.reason).items():
         lines.append(f"cannot run here: {task}, {n:,} runs: {reason}")
     return Group(*lines, *([_plan_table(planned)] if full else []))
 
 
+def _cost(cost: Estimate, device: str) -> str:
+    hours = f"{cost.seconds / 3600:,.1f} hours on {device}, one run at a time, judged by runs that were done on it"
+    judged = f"about {hours}" if cost.judged else f"no run like these was done on {device} yet, so nothing to judge by"
+    rest = f"; {cost.unjudged:,} runs have none to be judged by" if cost.judged and cost.unjudged else ""
+    return f"time: {judged}{rest}\ndisk: about {cost.bytes / 1e6:,.0f} MB"
+
+
 def _plan_table(planned: list[Planned]) -> Table:
-    table = Table("task", "method", "answers", "inputs", "protocol", "budgets", "seeds", "state", box=None)
-    groups: dict[tuple[str, ...], list[Planned]] = {}
+    """One row for each method, track and choice of budgets, over all tasks where it is the same."""
+    on_a_task: dict[tuple[str, ...], list[Planned]] = {}
     for item in planned:
-        key: tuple[str, ...] = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
-        groups.setdefault(key, []).append(item)
-    for key, items in groups.items():
-        budgets = sorted({n for item in items for n in item.budgets})
-        states = Counter(item.state for item in items)
-        table.add_row(
-            *key,
-            " ".join(short(n) for n in budgets),
-            str(len({item.seed for item in items})),
-            ", ".join(f"{n} {state}" for state, n in states.items()),
-        )
+        key = (item.task, item.label, item.budget.answers, item.budget.inputs, item.protocol)
+        on_a_task.setdefault(key, []).append(item)
+    rows: dict[tuple[str, ...], list[Planned]] = {}
+    for (_, *track), items in on_a_task.items():
+        budgets = " ".join(short(n) for n in sorted({n for item in items for n in item.budgets}))
+        rows.setdefault((*track, budgets, str(len({item.seed for item in items}))), []).extend(items)
+    table = Table("method", "answers", "inputs", "protocol", "budgets", "seeds", "tasks", "runs", box=None)
+    for row, items in rows.items():
+        tasks, states = list(dict.fromkeys(item.task for item in items)), Counter(item.state for item in items)
+        names = ", ".join(tasks) if len(tasks) < 3 else str(len(tasks))
+        table.add_row(*row, names, ", ".join(f"{n} {state}" for state, n in states.items()))
     return table
 
 

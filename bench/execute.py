@@ -1,6 +1,6 @@
 """From a plan to jobs, and from a plan to the run folder that reports are made of."""
 
-import os
+import json
 import platform
 import shlex
 import subprocess
@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 
-from bench import __version__, plugins, teachers
+from bench import __version__, data, plugins, teachers
 from bench.cell import ROOT, Cell
 from bench.executors import Event, Job
+from bench.folders import Folder
 from bench.grid import Grid, Planned
-from bench.run import CellFailed, run_cell
+from bench.run import CellFailed, device_name, run_cell
 from bench.tasks import Task, task_of
 from methods import METHODS
 from results.store import Busy, write_json
+
+Outside = Sequence[Path | Folder]  # what a process must load by plugins.load; absolute paths
 
 
 def untrained(planned: Iterable[Planned], root: Path) -> dict[str, Task]:
@@ -29,26 +32,57 @@ def untrained(planned: Iterable[Planned], root: Path) -> dict[str, Task]:
     return {teachers.folder_of(task, root).name: task for task in tasks if teachers.record_of(task, root) is None}
 
 
-def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path) -> list[Job]:
+def data_sets(planned: Iterable[Planned]) -> set[str]:
+    """What the runnable part of the plan reads: the data sets of its tasks, and those whose images a method takes."""
+    names = set()
+    for item in planned:
+        if not item.reason:
+            names.add(task_of(item.task).dataset)
+            names |= {json.loads(item.config)["images"]} if METHODS[item.method].DATA == "other" else set()
+    return names - {"photos"}
+
+
+def data_jobs(names: Iterable[str], data_folder: Path, outside: Outside = ()) -> list[Job]:
+    """One job for each data set that is not decoded yet; it reports the share done."""
+    undecoded = [name for name in sorted(names) if not data.is_decoded(name, data_folder)]
+    return [Job(f"data set {name}", decode, (name, data_folder.resolve(), outside)) for name in undecoded]
+
+
+def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path, outside: Outside = ()) -> list[Job]:
     """One job for each teacher; it reports the share done."""
-    places = (root.resolve(), data_folder.resolve())  # a process of its own may start elsewhere
+    places = (root.resolve(), data_folder.resolve(), outside)  # a process of its own may start elsewhere
     return [Job(f"teacher {name}", train_teacher, (task, *places)) for name, task in missing.items()]
 
 
 def cell_jobs(
-    planned: Iterable[Planned], root: Path, data_folder: Path, plugin_files: Sequence[Path] = (), *, keep_student: bool
+    planned: Iterable[Planned], root: Path, data_folder: Path, outside: Outside = (), *, keep_student: bool
 ) -> list[Job]:
     """One job for each cell of the plan, largest budgets first, so that no long one is left to the end."""
     cells = {item.cell.name(): item.cell for item in planned if item.cell}
     largest_first = sorted(cells.items(), key=lambda named: -named[1].budget.queries)
-    places = (root.resolve(), data_folder.resolve(), [file.resolve() for file in plugin_files])
+    places = (root.resolve(), data_folder.resolve(), outside)
     return [
         Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries) for name, cell in largest_first
     ]
 
 
-def train_teacher(task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[..., None]) -> None:
+def decode(
+    name: str,
+    data_folder: Path,
+    outside: Outside,
+    device: torch.device,  # noqa: ARG001 - the shape of all jobs
+    report: Callable[..., None],
+) -> None:
+    """The job of a data set."""
+    plugins.load(outside)
+    data.load(name, data_folder, lambda done, total: report(done / total))
+
+
+def train_teacher(
+    task: Task, root: Path, data_folder: Path, outside: Outside, device: torch.device, report: Callable[..., None]
+) -> None:
     """The job of a teacher."""
+    plugins.load(outside)
     teachers.train(task, root, data_folder, device, report)
 
 
@@ -56,13 +90,13 @@ def work_on_cell(
     cell: Cell,
     root: Path,
     data_folder: Path,
-    plugin_files: Sequence[Path],
+    outside: Outside,
     keep_student: bool,
     device: torch.device,
     report: Callable[..., None],
 ) -> None:
     """The job of a cell; it reports queries spent and the method's figures."""
-    plugins.load(plugin_files)
+    plugins.load(outside)
     try:
         run_cell(cell, root, data_folder, device, report, keep_student=keep_student)
     except Busy as error:
@@ -121,5 +155,5 @@ def provenance(device: str) -> dict[str, Any]:
         "commit": git.stdout.strip() or None,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {os.cpu_count()} cores",
+        "device": device_name(torch.device(device)),
     }

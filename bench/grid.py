@@ -1,11 +1,13 @@
 """A grid: a YAML file that names tasks, methods, budgets and seeds, and the plan of cells it stands for."""
 
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -19,6 +21,7 @@ from budgets import Answers, Budget, BudgetError, Inputs, parse_queries
 from methods import METHODS
 
 SHIPPED = Path(__file__).with_name("grids")
+BOUNDS = {"": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
 
 
@@ -27,11 +30,14 @@ class Entry(BaseModel, frozen=True, extra="forbid"):
 
     answers: the tracks it enters, if not all that the grid has and the method can use. config: settings; in
     a file also the path of a YAML that bench tune wrote, relative to the grid's.
+    tasks: globs of the tasks or data sets it enters. where: such a glob -> settings that go before `config` there.
     """
 
     method: str = ""
     config: dict[str, Any] = {}
     answers: list[Answers] = list(get_args(Answers))
+    tasks: list[str] = ["*"]
+    where: dict[str, dict[str, Any]] = {}
 
 
 class Grid(BaseModel, frozen=True, extra="forbid"):
@@ -61,6 +67,20 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _parse_seeds(cls, seeds: Any) -> Any:
         return parse_seeds(seeds)
+
+
+class Part(BaseModel, frozen=True, extra="forbid"):
+    """A file that stands for a part of another grid: what the filters, axis -> globs, leave of it."""
+
+    description: str
+    of: str
+    filters: dict[Literal["task", "dataset", "method", "budget"], list[str]]
+
+    def grid(self) -> Grid:
+        _, whole = load(self.of)
+        return select(whole, {str(axis): globs for axis, globs in self.filters.items()}).model_copy(
+            update={"description": self.description}
+        )
 
 
 @dataclass(frozen=True)
@@ -96,13 +116,16 @@ def load(name: str) -> tuple[str, Grid]:
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise UsageError(f"grid {path}: wanted a mapping with {', '.join(Grid.model_fields)}")
-        return path.stem, parse(
-            {**content, "methods": _with_tuned(content.get("methods"), path.parent)}, f"grid {path}"
-        )
+        if "of" in content:
+            return path.stem, Part(**content).grid()
+        methods = _with_tuned(content.get("methods"), path.parent)
+        return path.stem, _checked(parse({**content, "methods": methods}, f"grid {path}"))
     except OSError as error:
         raise UsageError(f"grid {path.stem}: {error.filename} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UsageError(f"grid {path}: {one_line(error, Part.model_fields)}") from error
 
 
 def parse(content: dict[str, Any], origin: str) -> Grid:
@@ -111,6 +134,16 @@ def parse(content: dict[str, Any], origin: str) -> Grid:
         return Grid(**content)
     except ValidationError as error:
         raise UsageError(f"{origin}: {one_line(error, Grid.model_fields)}") from error
+
+
+def _checked(grid: Grid) -> Grid:
+    """The grid; UsageError where an entry names a task that the grid has not."""
+    names = {name for task in grid.tasks for name in (task, task_of(task).dataset)}
+    for entry in grid.methods.values():
+        for glob in (*entry.tasks, *entry.where):
+            if not _matches("task", glob, *names):
+                raise unknown("task", glob, names)
+    return grid
 
 
 def shipped() -> list[str]:
@@ -140,11 +173,12 @@ def configure(grid: Grid, settings: Iterable[str]) -> Grid:
         pattern, *keys = path.split(".")
         if not separator or not keys:
             raise UsageError(f"setting {setting!r}: wanted METHOD.KEY=VALUE")
-        chosen = [label for label in entries if matches(pattern, label, grid.methods[label].method or label)]
+        chosen = [label for label in entries if _matches("method", pattern, label, grid.methods[label].method or label)]
         if not chosen:
             raise unknown("method", pattern, entries)
         for label in chosen:
-            _put(entries[label]["config"], keys, yaml.safe_load(value))
+            for config in (entries[label]["config"], *entries[label]["where"].values()):
+                _put(config, keys, yaml.safe_load(value))
     return grid.model_copy(update={"methods": {label: Entry(**entry) for label, entry in entries.items()}})
 
 
@@ -159,8 +193,7 @@ def select(grid: Grid, filters: Mapping[str, Iterable[str]], exclude: Iterable[s
             kept = _filter(axis, list(grid.methods), wanted, lambda label: (label, grid.methods[label].method))
             update["methods"] = {label: grid.methods[label] for label in kept}
         elif wanted and axis == "budget":
-            globs = [_budget_glob(glob) for glob in wanted]
-            update["budgets"] = _filter(axis, grid.budgets, globs, lambda n: (str(n),))
+            update["budgets"] = _filter(axis, grid.budgets, wanted, lambda n: (str(n),))
     exclusions = []
     for text in exclude:
         axis, separator, glob = text.partition("=")
@@ -175,17 +208,19 @@ def plan(grid: Grid, root: Path, data_folder: Path, *, gpu: bool) -> list[Planne
 
     gpu: whether tasks that want a GPU may run.
     """
-    configs = {label: _config(label, entry) for label, entry in grid.methods.items()}
     exclusions = [_exclusion(rule) for rule in grid.exclude]
     states = _States(root / "cells")
     planned = []
     for task_name in grid.tasks:
         task = task_of(task_name)
-        obstacle = _obstacle(task, data_folder, gpu)
+        in_the_way = obstacle(task, data_folder, gpu)
         record = teachers.record_of(task, root)
-        for label, (method, config) in configs.items():
-            reason = obstacle or _lacking_images(method, config, data_folder)
-            for budget, budgets, protocol in _budgets(grid, method, grid.methods[label].answers):
+        for label, entry in grid.methods.items():
+            method, config = _config(label, entry, (task_name, task.dataset))
+            if not any(_matches("task", glob, task_name, task.dataset) for glob in entry.tasks):
+                continue
+            reason = in_the_way or _lacking_images(method, config, data_folder)
+            for budget, budgets, protocol in _budgets(grid, method, entry.answers):
                 for seed in grid.seeds:
                     item = Planned(label, task_name, method, config, budget, budgets, protocol, seed, reason=reason)
                     if left := _without(item, task, exclusions):
@@ -225,13 +260,16 @@ def _tuned(path: Path, method: str) -> dict[str, Any]:
     return dict(content["config"])
 
 
-def _config(label: str, entry: Entry) -> tuple[str, str]:
-    """The method an entry names and its whole config as canonical JSON."""
+def _config(label: str, entry: Entry, names: tuple[str, ...]) -> tuple[str, str]:
+    """The method an entry names and its whole config as canonical JSON, on a task of those names."""
     method = entry.method or label
     if method not in METHODS:
         raise unknown("method", method, METHODS)
+    settings = dict(entry.config)
+    for glob, special in entry.where.items():
+        settings |= special if _matches("task", glob, *names) else {}
     try:
-        return method, canonical_config(method, entry.config)
+        return method, canonical_config(method, settings)
     except ValidationError as error:
         raise UsageError(f"method {label}: {one_line(error, METHODS[method].Config.model_fields)}") from error
 
@@ -249,7 +287,7 @@ def _budgets(grid: Grid, method: str, tracks: list[Answers]) -> Iterable[tuple[B
                 yield Budget(largest, answers, inputs), along, "anytime"
 
 
-def _obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
+def obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
     """Why no cell of the task can run here, or None."""
     if task.gpu and not gpu:
         return "no GPU here; --device cpu runs it all the same"
@@ -290,7 +328,7 @@ def _hits(rule: dict[str, str], item: Planned, task: Task, queries: int) -> bool
         "inputs": (item.budget.inputs,),
         "seed": (str(item.seed),),
     }
-    return all(matches(_budget_glob(glob) if axis == "budget" else glob, *values[axis]) for axis, glob in rule.items())
+    return all(_matches(axis, glob, *values[axis]) for axis, glob in rule.items())
 
 
 def _with_cell(item: Planned, record: teachers.TeacherRecord | None, states: "_States") -> Planned:
@@ -325,22 +363,27 @@ def _names_of(axis: str) -> Any:
 def _filter(axis: str, values: list[Any], wanted: list[str], names: Any) -> list[Any]:
     """The values one of whose names matches one of the globs; each glob must match something."""
     for glob in wanted:
-        if not any(matches(glob, *names(value)) for value in values):
+        if not any(_matches(axis, glob, *names(value)) for value in values):
             raise unknown(axis, glob, {name for value in values for name in names(value) if name})
-    return [value for value in values if any(matches(glob, *names(value)) for glob in wanted)]
+    return [value for value in values if any(_matches(axis, glob, *names(value)) for glob in wanted)]
 
 
-def matches(glob: str, *names: str) -> bool:
-    """Whether one of the names fits the glob."""
+def _matches(axis: str, glob: str, *names: str) -> bool:
+    """Whether the glob fits one of the names; a budget may also be bounded, as in `>=1M`."""
+    if axis == "budget" and not any(mark in glob for mark in "*?["):
+        return any(_within(glob, int(name)) for name in names)
     return any(fnmatchcase(name, glob) for name in names if name)
 
 
-def _budget_glob(text: str) -> str:
-    """A budget as it is written in plans, or the glob itself."""
-    if any(mark in text for mark in "*?["):
-        return text
+@cache
+def _within(bound: str, queries: int) -> bool:
+    """Whether so many queries are those of the bound: a number, or one after <, <=, > or >=."""
+    number = bound.lstrip("<>=")
+    sign = bound.removesuffix(number)
+    if sign not in BOUNDS:
+        raise UsageError(f"budget {bound!r}: wanted a number such as 2.5k, or a bound such as >=1M")
     try:
-        return str(parse_queries(text))
+        return bool(BOUNDS[sign](queries, parse_queries(number)))
     except BudgetError as error:
         raise UsageError(str(error)) from error
 

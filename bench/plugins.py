@@ -1,4 +1,4 @@
-"""Methods from outside the repository: a file given by hand, or a package's entry point."""
+"""What comes from outside the repository: methods, as files or a package's entry points, and image folders."""
 
 import importlib.util
 import sys
@@ -7,22 +7,28 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from bench import folders
 from bench.errors import UsageError
+from bench.folders import Folder
 from methods import METHODS
 
 GROUP = "bench.methods"  # [project.entry-points."bench.methods"]  NAME = "package.module"
 PARTS = ("ANSWERS", "DATA", "PROTOCOL", "Config", "distill")
 
 
-def load(files: Iterable[Path] = ()) -> None:
+def load(given: Iterable[Path | Folder] = ()) -> None:
     """Put the installed entry points and the given files into METHODS, under the entry's or the file's name.
 
-    Raises UsageError for what is no method, or takes the name of one.
+    A folder of images becomes a task. Raises UsageError for what is no method, takes the name of one, or is no such
+    folder.
     """
     for entry in entry_points(group=GROUP):
         _add(entry.name, entry.load(), entry.value)
-    for file in files:
-        _add(file.stem, from_file(file), str(file))
+    for item in given:
+        if isinstance(item, Folder):
+            folders.register(item)
+        else:
+            _add(item.stem, from_file(item), str(item))
 
 
 def from_file(file: Path) -> ModuleType:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -227,6 +228,7 @@ class _Running:
             "rounds": self.progress.round,
             "seconds": self._seconds(),
             "code": code_version(self.cell.method),
+            "device": device_name(self.method_run.device),
         }
         self.samples.save(self.folder / "samples.png")
         write_json(self.folder / ending, totals)
@@ -234,6 +236,11 @@ class _Running:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores"
 
 
 def _default_generator(device: torch.device) -> torch.Generator:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,31 +15,10 @@ from torch import Tensor, nn
 
 from bench import data, networks
 from bench.errors import UsageError
+from bench.recipes import Recipe, name_of, recipe_of
 from bench.tasks import Task
-from methods.augment import Augment, augment
+from methods.augment import augment
 from results.store import digest, read_json, write_bytes, write_json
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """SGD with Nesterov momentum; the rate rises over the first fifth of the steps and falls to 0, both linearly."""
-
-    epochs: int
-    lr: float = 0.05
-    batch_size: int = 128
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: Augment = "none"
-    crop_padding: int = 0
-    seed: int = 0
-
-
-RECIPES = {
-    "digits": Recipe(epochs=30, augment="crop", crop_padding=1),
-    "mnist": Recipe(epochs=6),
-    "fmnist": Recipe(epochs=20, augment="flip"),
-    "cifar10": Recipe(epochs=60, lr=0.1, augment="crop_flip", crop_padding=4),
-}
 
 
 class Teacher(nn.Module):
@@ -69,8 +49,8 @@ class TeacherRecord:
 
 def folder_of(task: Task, root: Path) -> Path:
     """Where the teacher of a task lies: one folder for each data set, network and recipe, shared by tasks."""
-    recipe = json.dumps(asdict(RECIPES[task.dataset]), sort_keys=True)
-    return root / "teachers" / f"{task.dataset}-{task.teacher}-{digest(recipe)[:8]}"
+    recipe = json.dumps(asdict(recipe_of(task)), sort_keys=True)
+    return root / "teachers" / f"{name_of(task)}-{digest(recipe)[:8]}"
 
 
 def record_of(task: Task, root: Path) -> TeacherRecord | None:
@@ -81,9 +61,7 @@ def record_of(task: Task, root: Path) -> TeacherRecord | None:
 
 def load(task: Task, root: Path, device: torch.device) -> Teacher:
     """The trained teacher, frozen, in eval mode; raises UsageError if its weights are not those on record."""
-    source, folder = data.source_of(task.dataset), folder_of(task, root)
-    mean, std = torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1)
-    teacher = Teacher(networks.build(task.teacher, source.shape, source.classes), mean, std)
+    teacher, folder = untrained(task), folder_of(task, root)
     try:
         record = record_of(task, root)
         teacher.load_state_dict(torch.load(folder / "teacher.pt", map_location="cpu", weights_only=True))
@@ -101,24 +79,41 @@ def train(
 
     The weights after the last epoch are kept: neither held-out split chooses anything.
     """
-    source, recipe = data.source_of(task.dataset), RECIPES[task.dataset]
+    recipe = recipe_of(task)
     dataset = data.load(task.dataset, data_folder)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        network = networks.build(task.teacher, source.shape, source.classes)
-        teacher = Teacher(network, *_moments(dataset.train.images)).to(device)
-        _fit(teacher, dataset.train.to(device), recipe, report)
-    teacher.eval().requires_grad_(False)
-    record = TeacherRecord(
+        teacher = untrained(task)
+        teacher.mean, teacher.std = moments(dataset.train.images)
+        _fit(teacher.to(device), dataset.train.to(device), recipe, report)
+    return keep(teacher, task, root, dataset, {"recipe": asdict(recipe)})
+
+
+def untrained(task: Task) -> Teacher:
+    """The task's teacher with fresh weights, which normalises nothing yet."""
+    source = data.source_of(task.dataset)
+    network = networks.build(task.teacher, source.shape, source.classes)
+    return Teacher(network, torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1))
+
+
+def examine(teacher: Teacher, dataset: data.Dataset) -> TeacherRecord:
+    """The record that a teacher in eval mode deserves, by the held-out splits."""
+    device = teacher.mean.device
+    return TeacherRecord(
         hash=content_hash(teacher),
         validation_accuracy=accuracy(teacher, dataset.validation.to(device)),
         test_accuracy=accuracy(teacher, dataset.test.to(device)),
     )
+
+
+def keep(teacher: Teacher, task: Task, root: Path, dataset: data.Dataset, origin: dict[str, Any]) -> TeacherRecord:
+    """Write a teacher with its record; origin: how it came about."""
+    record = examine(teacher.eval().requires_grad_(False), dataset)
     buffer = io.BytesIO()
     torch.save(teacher.cpu().state_dict(), buffer)
     folder = folder_of(task, root)
     write_bytes(folder / "teacher.pt", buffer.getvalue())
-    write_json(folder / "teacher.json", {"record": asdict(record), "recipe": asdict(recipe), "task": asdict(task)})
+    write_json(folder / "teacher.json", {"record": asdict(record), **origin, "task": asdict(task)})
     return record
 
 
@@ -153,10 +148,14 @@ def content_hash(module: nn.Module) -> str:
     return hasher.hexdigest()[:16]
 
 
-def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+def moments(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of uint8 images, on the [0, 1] scale, each C x 1 x 1."""
-    channels = images.transpose(0, 1).flatten(1).float().div(255)
-    return channels.mean(dim=1)[:, None, None], channels.std(dim=1)[:, None, None]
+    pairs = []
+    for channel in images.split(1, dim=1):  # one at a time: all of Tiny-ImageNet as floats is 5 GB
+        values = channel.flatten()[None].float().div_(255)
+        pairs.append((values.mean(dim=1), values.std(dim=1)))
+    mean, std = (torch.stack(values)[:, :, None] for values in zip(*pairs, strict=True))
+    return mean, std
 
 
 def _fit(teacher: Teacher, train: data.Split, recipe: Recipe, report: Callable[[float], None]) -> None:
@@ -176,7 +175,8 @@ def _fit(teacher: Teacher, train: data.Split, recipe: Recipe, report: Callable[[
         for index in order.split(recipe.batch_size):
             optimizer.param_groups[0]["lr"] = recipe.lr * _triangle((step + 1) / steps, peak=0.2)
             views = augment(train.images[index].float().div(255), recipe.augment, recipe.crop_padding, rng)
-            loss = F.cross_entropy(teacher(views), train.labels[index])
+            with torch.autocast(train.images.device.type, torch.bfloat16, enabled=train.images.is_cuda):
+                loss = F.cross_entropy(teacher(views), train.labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -6,6 +6,7 @@ trial's lock, and a dead process holds nothing. On several machines, which share
 locks, Optuna's heartbeat finds the dead, and a trial too many gives itself up by its number.
 """
 
+import fnmatch
 import hashlib
 import json
 import signal
@@ -32,8 +33,9 @@ from bench import plugins, teachers
 from bench.cell import Cell, canonical_config, code_version
 from bench.errors import UsageError, unknown
 from bench.exam import hold_out
+from bench.execute import Outside
 from bench.executors import Job
-from bench.grid import Planned, matches
+from bench.grid import Planned
 from bench.run import CellFailed, Stopped, run_cell
 from bench.tasks import task_of
 from budgets import Budget
@@ -160,12 +162,15 @@ class Terms:
 
 @dataclass(frozen=True)
 class Places:
-    """root: the results folder. data: that of the data sets. storage: a database, or None for the study's journal."""
+    """root: the results folder. data: that of the data sets. storage: a database, or None for the study's journal.
+
+    outside: methods and tasks from outside the repository.
+    """
 
     root: Path
     data: Path
     storage: str | None = None
-    plugins: Sequence[Path] = ()
+    outside: Outside = ()
 
     def folder(self, study: Study) -> Path:
         return self.root / "studies" / study.name
@@ -205,7 +210,7 @@ def study_of(item: Planned, terms: Terms, fixed: Sequence[str], name: str | None
 def fixed_keys(item: Planned, settings: Sequence[str]) -> list[str]:
     """The settings of the planned run that METHOD.KEY=VALUE has set."""
     paths = [setting.partition("=")[0].partition(".") for setting in settings]
-    return [key for pattern, _, key in paths if matches(pattern, item.label, item.method)]
+    return [key for pattern, _, key in paths if fnmatch.filter((item.label, item.method), pattern)]
 
 
 def workers(study: Study, searched: optuna.Study, total: int, places: Places, room: int) -> list[Job]:
@@ -244,7 +249,7 @@ def work_on_trials(study: Study, total: int, places: Places, device: torch.devic
     """The job of a worker: trials of the study until `total` of them have ended; it reports how many have."""
     warnings.simplefilter("ignore", ExperimentalWarning)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    plugins.load(places.plugins)
+    plugins.load(places.outside)
     searched = open_study(study, places)
     worker = _Worker(study, searched, total, places, device, report)
     while not finished(searched, total):

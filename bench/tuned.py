@@ -187,7 +187,7 @@ def final_cells(study: Study, searched: optuna.Study, places: Places, seeds: int
 
 def jobs(cells: list[Cell], places: Places) -> list[Job]:
     """One job for each cell."""
-    where = (places.root, places.data, places.plugins, False)
+    where = (places.root, places.data, places.outside, False)
     return [Job(cell.name(), execute.work_on_cell, (cell, *where), size=cell.budget.queries) for cell in cells]
 
 

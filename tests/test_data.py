@@ -4,7 +4,9 @@ import hashlib
 import os
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def assert_one_line(message: str, *named: str) -> None:
 
 def random_split(n: int, *shape: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, *shape), dtype=np.uint8), rng.integers(0, 10, n, dtype=np.uint8)
+    return rng.integers(0, 256, (n, *shape), dtype=np.uint8), rng.permutation(np.arange(n, dtype=np.uint8) % 10)
 
 
 def test_the_digits_come_with_scikit_learn_and_need_no_folder() -> None:
@@ -82,19 +84,19 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture
 def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder with 20 training and 7 test images in both MNIST and Fashion-MNIST."""
+    """A data folder with 20 training and 10 test images in both MNIST and Fashion-MNIST."""
     for name, known_as in (("MNIST", "mnist"), ("FashionMNIST", "fmnist")):
-        for part, n, seed in (("train", 20, 0), ("t10k", 7, 1)):
+        for part, n, seed in (("train", 20, 0), ("t10k", 10, 1)):
             images, labels = random_split(n, 28, 28, seed=seed)
             write_idx(tmp_path / name / "raw" / f"{part}-images-idx3-ubyte", images)
             write_idx(tmp_path / name / "raw" / f"{part}-labels-idx1-ubyte", labels)
-        monkeypatch.setitem(data.SOURCES, known_as, with_validation(known_as))
+        monkeypatch.setitem(data.SOURCES, known_as, small(known_as, 20, 10, checksums=dict))
     return tmp_path
 
 
-def with_validation(name: str) -> data.Source:
-    source = data.SOURCES[name]
-    return data.Source(source.shape, source.classes, source.read, source.proof, KEPT_APART)
+def small(name: str, train: int, test: int, **changed: Any) -> data.Source:
+    """The source of that name as it would be for so few images."""
+    return replace(data.SOURCES[name], validation=KEPT_APART, sizes=(train, test), **changed)
 
 
 def assert_is(dataset: Dataset, train: Split, test: Split) -> None:
@@ -108,7 +110,7 @@ def assert_is(dataset: Dataset, train: Split, test: Split) -> None:
 def test_grey_images_are_read_from_the_public_idx_files(small_mnist: Path, name: str) -> None:
     train, test = (
         Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
-        for images, labels in (random_split(20, 28, 28, seed=0), random_split(7, 28, 28, seed=1))
+        for images, labels in (random_split(20, 28, 28, seed=0), random_split(10, 28, 28, seed=1))
     )
     dataset = data.load(name, small_mnist)
     assert dataset.train.images.shape == (17, 1, 28, 28)
@@ -164,7 +166,7 @@ def test_the_real_mnist_is_the_one_everybody_has() -> None:
 
 @pytest.fixture
 def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder with 5 batches of 4 training images and 6 test images, whose checksums torchvision is told."""
+    """A data folder with 5 batches of 10 training images and 10 test images, whose checksums torchvision is told."""
     from torchvision.datasets import CIFAR10
 
     folder = tmp_path / "cifar-10-batches-py"
@@ -179,11 +181,11 @@ def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         images, labels = random_split(n, 3 * 32 * 32, seed=seed)
         return [name, write(name, {"batch_label": name, "data": images, "labels": labels.tolist()})]
 
-    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{i}", 4, i) for i in range(1, 6)])
-    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch", 6, 6)])
+    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{i}", 10, i) for i in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch", 10, 6)])
     checksum = write("batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": checksum})
-    monkeypatch.setitem(data.SOURCES, "cifar10", with_validation("cifar10"))
+    monkeypatch.setitem(data.SOURCES, "cifar10", small("cifar10", 50, 10))
     return tmp_path
 
 
@@ -194,9 +196,9 @@ def test_colour_images_are_read_from_the_public_pickles_channels_first(small_cif
         return Split(torch.from_numpy(images), torch.from_numpy(np.concatenate([labels for _, labels in parts])).long())
 
     dataset = data.load("cifar10", small_cifar10)
-    assert dataset.train.images.shape == (17, 3, 32, 32)
+    assert dataset.train.images.shape == (47, 3, 32, 32)
     assert dataset.train.images.is_contiguous()
-    assert_is(dataset, split(4, 1, 2, 3, 4, 5), split(6, 6))
+    assert_is(dataset, split(10, 1, 2, 3, 4, 5), split(10, 6))
 
 
 @pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
@@ -236,5 +238,5 @@ def test_an_unknown_data_set_is_answered_with_the_nearest_known_one(typo: str, m
 
 def test_a_name_like_no_other_is_answered_with_all_that_are_known() -> None:
     with pytest.raises(UsageError) as error:
-        data.load("imagenet", Path())
+        data.load("photos", Path())
     assert_one_line(str(error.value), *data.SOURCES)

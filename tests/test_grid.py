@@ -1,5 +1,6 @@
 """Grids: what a file means, what filters and settings leave of it, and what a bad one is told."""
 
+import json
 import time
 from pathlib import Path
 
@@ -81,6 +82,34 @@ def test_exclusions_take_out_what_all_their_globs_match() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("bound", "left"), [(">=1k", [250]), (">250", [250]), ("<1k", [1000]), ("<=1k", []), ("250", [1000]), ("1*", [250])]
+)
+def test_a_budget_is_excluded_by_number_glob_or_bound(bound: str, left: list[int]) -> None:
+    runs = planned(small(methods={"noise": None}, answers=["labels"], seeds=1, exclude=[{"budget": bound}]))
+    assert [run.budget.queries for run in runs] == left
+
+
+def test_an_entry_may_enter_some_tasks_alone_and_have_settings_of_its_own_there() -> None:
+    entry = {"config": {"kind": "multiscale"}, "tasks": ["digits*"], "where": {"*-mlp": {"scales": 2}}}
+    definition = small(tasks=["digits-lenet", "digits-mlp", "mnist-mlp"], methods={"noise": entry, "real": None})
+    settings = {run.task: json.loads(run.config) for run in planned(definition) if run.method == "noise"}
+    assert settings.keys() == {"digits-lenet", "digits-mlp"}
+    assert {task: config["scales"] for task, config in settings.items()} == {"digits-lenet": 6, "digits-mlp": 2}
+    assert {config["kind"] for config in settings.values()} == {"multiscale"}
+    set_by_hand = configure(definition, ["noise.scales=3"])
+    assert {json.loads(run.config)["scales"] for run in planned(set_by_hand) if run.method == "noise"} == {3}
+
+
+def test_a_file_may_stand_for_a_part_of_another_grid() -> None:
+    name, part = grid.load("paper-small")
+    _, whole = grid.load("paper")
+    assert name == "paper-small"
+    assert part.description != whole.description
+    in_whole = [run for run in planned(whole) if run.task.startswith(("mnist", "fmnist"))]
+    assert planned(part) == in_whole
+
+
 def test_filters_select_exactly_what_they_name() -> None:
     _, paper = grid.load("paper")
     chosen = select(paper, {"task": ["mnist*"], "budget": ["5k,25k"], "method": ["ideal,noise*"]})
@@ -154,6 +183,11 @@ seeds: 1
         ("seeds: 1", "seeds: 0", "seeds 0: wanted how many, 1 or more"),
         ("digits-lenet", "digits-lenett", "unknown task 'digits-lenett'; did you mean"),
         ("noise", "nois", "unknown method 'nois'; did you mean"),
+        ("noise: ", "noise: {tasks: [digit]}", "unknown task 'digit'; did you mean digits"),
+        ("noise: ", "noise: {where: {digit: {scales: 2}}}", "unknown task 'digit'; did you mean digits"),
+        ("noise: ", "noise: {where: {digits: {scale: 2}}}", "method noise: unknown key 'scale'; did you mean scales?"),
+        (GOOD, "description: a part\nof: papper\nfilters: {}", "unknown grid 'papper'; did you mean paper"),
+        (GOOD, "description: a part\nof: digits\nfilters: {tasks: [a]}", "filters.tasks"),
         ("seeds: 1", "seeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
     ],
 )

@@ -3,16 +3,29 @@
 import pytest
 import torch
 
-from bench import networks
+from bench import data, networks
 from bench.networks import NETWORKS, Shape
+from bench.tasks import TASKS
 
 MNIST: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)
 DIGITS: Shape = (1, 8, 8)
-DIGITS_FIT = ("lenet-bn", "mlp", "resnet18", "resnet34", "resnet18-8x", "resnet34-8x")
+DIGITS_FIT = (
+    "lenet-bn",
+    "mlp",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet18-8x",
+    "resnet34-8x",
+    "resnet20",
+    "wrn22-2",
+)
 TOO_SMALL = [
     ("lenet5", DIGITS),
+    ("lenet5-wide", DIGITS),
     ("alexnet", DIGITS),
+    ("alexnet-bn", DIGITS),
     ("cnn3", DIGITS),
     ("vgg8", MNIST),
     ("vgg11", MNIST),
@@ -92,3 +105,50 @@ def test_resnets_of_32_pixels_shrink_the_image_8_times() -> None:
     with torch.no_grad():
         network(torch.rand(1, *CIFAR))
     assert shapes == [(1, 512, 4, 4)]
+
+
+def test_resnets_take_images_of_64_pixels_as_they_take_those_of_32() -> None:
+    assert size_of("resnet18", (3, 64, 64), 200) == size_of("resnet18", CIFAR, 200)
+    assert networks.build("resnet50", (3, 64, 64), 200).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 200)
+
+
+def test_resnet50_for_32_pixels_has_its_23_520_842_parameters() -> None:
+    assert size_of("resnet50", CIFAR) == 23_520_842
+
+
+def test_resnet20_with_projections_has_its_272_474_parameters() -> None:
+    assert size_of("resnet20", CIFAR) == 272_474
+
+
+def test_wrn22_2_has_the_parameters_of_its_nine_blocks() -> None:
+    def block(into: int, out: int) -> int:
+        return 2 * into + 9 * into * out + 2 * out + 9 * out * out + (into * out if into != out else 0)
+
+    stages = sum(block(into, out) + 2 * block(out, out) for into, out in ((16, 32), (32, 64), (64, 128)))
+    assert size_of("wrn22-2", CIFAR) == 9 * 3 * 16 + stages + 2 * 128 + 128 * 10 + 10 == 1_079_642
+
+
+def test_lenet5_wide_and_its_fifth_have_the_parameters_of_their_layers() -> None:
+    def layers(first: int, second: int, dense: int) -> int:
+        convolutions = (25 + 1) * first + (25 * first + 1) * second
+        return convolutions + (16 * second + 1) * dense + (dense + 1) * 10
+
+    assert size_of("lenet5-wide", MNIST) == layers(20, 50, 200)
+    assert size_of("lenet5-wide-fifth", MNIST) == layers(4, 10, 40)
+
+
+def test_a_quarter_of_alexnet_has_a_quarter_of_its_widths() -> None:
+    def widths(name: str) -> list[int]:
+        layers = networks.build(name, CIFAR, 10).modules()
+        return [layer.weight.shape[0] for layer in layers if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+
+    assert widths("alexnet-bn") == [64, 192, 384, 256, 256, 4096, 4096, 10]
+    assert widths("alexnet-bn-quarter") == [16, 48, 96, 64, 64, 1024, 1024, 10]
+
+
+def test_every_task_has_networks_that_fit_its_images() -> None:
+    for task in TASKS.values():
+        source = data.source_of(task.dataset)
+        for name in {task.teacher, task.student}:
+            assert (name, source.shape) not in TOO_SMALL
+            assert name in NETWORKS

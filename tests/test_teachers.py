@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench import data, networks, teachers
 from bench.data import Dataset, Split
 from bench.errors import UsageError
+from bench.recipes import RECIPES
 from bench.tasks import task_of
 from bench.teachers import Teacher, TeacherRecord
 
@@ -27,7 +28,7 @@ def train(root: Path, report: Callable[[float], None] = lambda _: None) -> Teach
 @pytest.fixture(scope="module", autouse=True)
 def three_epochs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(teachers.RECIPES, "digits", replace(teachers.RECIPES["digits"], epochs=3))
+        patch.setitem(RECIPES, "digits", replace(RECIPES["digits"], epochs=3))
         yield
 
 
@@ -78,14 +79,14 @@ def test_the_same_recipe_gives_the_same_teacher_and_another_seed_another(
     record = teachers.record_of(TASK, teacher_root)
     assert record is not None
     assert train(tmp_path) == record
-    monkeypatch.setitem(teachers.RECIPES, "digits", replace(teachers.RECIPES["digits"], seed=1))
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], seed=1))
     assert train(tmp_path).hash != record.hash
 
 
 def test_training_leaves_the_random_state_of_the_process_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(teachers.RECIPES, "digits", replace(teachers.RECIPES["digits"], epochs=1))
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], epochs=1))
     before = torch.get_rng_state()
     train(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
@@ -93,7 +94,7 @@ def test_training_leaves_the_random_state_of_the_process_as_it_was(
 
 def test_another_recipe_has_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = teachers.folder_of(TASK, tmp_path)
-    monkeypatch.setitem(teachers.RECIPES, "digits", replace(teachers.RECIPES["digits"], lr=0.01))
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], lr=0.01))
     assert teachers.folder_of(TASK, tmp_path) != before
 
 
@@ -151,7 +152,7 @@ def test_the_teacher_normalises_by_the_moments_of_its_training_images(teacher_ro
 def test_each_channel_has_its_own_moments() -> None:
     images = torch.stack([torch.full((4, 2, 2), 51), torch.full((4, 2, 2), 255)], dim=1).to(torch.uint8)
     images[0, 0] = 255
-    mean, _ = teachers._moments(images)
+    mean, _ = teachers.moments(images)
     assert mean.flatten().tolist() == pytest.approx([0.4, 1.0])
 
 

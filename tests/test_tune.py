@@ -115,12 +115,12 @@ class Poison(data.Split):
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digits with a test split that nobody can look at."""
-    source = data.SOURCES["digits"]
+    load = data.load
 
-    def read(folder: Path, download: bool) -> tuple[data.Split, data.Split]:
-        return source.read(folder, download)[0], Poison()
+    def loaded(name: str, folder: Path) -> data.Dataset:
+        return replace(load(name, folder), test=Poison())
 
-    monkeypatch.setitem(data.SOURCES, "digits", replace(source, read=read))
+    monkeypatch.setattr(data, "load", loaded)
 
 
 @pytest.mark.usefixtures("poisoned")

@@ -1,0 +1,119 @@
+"""The cache of decoded data: used when nothing changed, made anew when something did, never half there."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import cache, data
+from bench.errors import UsageError
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def refuse() -> dict[str, Any]:
+    raise AssertionError("it is in the cache and need not be made")
+
+
+def test_what_is_kept_is_not_made_again(cache_folder: Path) -> None:
+    made = {"images": torch.arange(6, dtype=torch.uint8).reshape(2, 3), "names": ["a", "b"]}
+    assert not cache.has("set", "1")
+    cache.kept("set", "1", lambda: made)
+    assert cache.has("set", "1")
+    again = cache.kept("set", "1", refuse)
+    assert torch.equal(again["images"], made["images"])
+    assert again["names"] == ["a", "b"]
+    assert [path.name for path in cache_folder.iterdir()] == ["set.1.pt"]
+
+
+def test_a_new_key_throws_the_old_one_of_that_name_away_and_no_other(cache_folder: Path) -> None:
+    for name, key in (("set", "1"), ("set-b", "1"), ("set", "2")):
+        cache.kept(name, key, lambda: {"x": torch.zeros(1)})
+    assert sorted(path.name for path in cache_folder.iterdir()) == ["set-b.1.pt", "set.2.pt"]
+
+
+def test_a_make_that_fails_leaves_nothing(cache_folder: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        cache.kept("set", "1", lambda: {"x": 1 / 0})
+    assert not cache.has("set", "1")
+    assert not list(cache_folder.glob("*"))
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", "/proc/refused")
+    with pytest.raises(UsageError, match=r"cache /proc/refused cannot be written: .*; choose another with BENCH_CACHE"):
+        cache.kept("set", "1", lambda: {"x": torch.zeros(1)})
+
+
+def test_a_broken_file_in_the_cache_is_told_by_name(cache_folder: Path) -> None:
+    cache.kept("set", "1", lambda: {"x": torch.zeros(1)})
+    (cache_folder / "set.1.pt").write_bytes(b"broken")
+    with pytest.raises(UsageError, match=r"set\.1\.pt in the cache cannot be read"):
+        cache.kept("set", "1", refuse)
+
+
+def test_the_fingerprint_sees_names_sizes_and_times_of_all_files_in_folders(tmp_path: Path) -> None:
+    (tmp_path / "set" / "inner").mkdir(parents=True)
+    file = tmp_path / "set" / "inner" / "a.png"
+    file.write_bytes(b"one")
+    os.utime(file, (1, 1))
+    prints = [cache.fingerprint(tmp_path, ["set"]), cache.fingerprint(tmp_path, ["set"], "another reader")]
+    os.utime(file, (2, 2))
+    prints.append(cache.fingerprint(tmp_path, ["set"]))
+    file.write_bytes(b"more")
+    os.utime(file, (2, 2))
+    prints.append(cache.fingerprint(tmp_path, ["set"]))
+    file.rename(file.with_name("b.png"))
+    prints.append(cache.fingerprint(tmp_path, ["set"]))
+    assert len(set(prints)) == 5
+    os.utime(tmp_path / "set" / "inner" / "b.png", (2, 2))
+    assert cache.fingerprint(tmp_path, ["set"]) == prints[-1]
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: ARG001
+    for part, n in (("train", 20), ("t10k", 10)):
+        for kind, values in (("images-idx3", torch.zeros(n, 28, 28)), ("labels-idx1", torch.arange(n) % 10)):
+            file = tmp_path / "MNIST" / "raw" / f"{part}-{kind}-ubyte"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+            file.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.to(torch.uint8).numpy().tobytes())
+    small = replace(data.SOURCES["mnist"], validation=3, sizes=(20, 10), checksums=dict)
+    monkeypatch.setitem(data.SOURCES, "mnist", small)
+    return tmp_path
+
+
+def test_a_data_set_is_decoded_once_and_again_when_a_file_changes(small_mnist: Path) -> None:
+    assert not data.is_decoded("mnist", small_mnist)
+    data.load("mnist", small_mnist)
+    assert data.is_decoded("mnist", small_mnist)
+    labels = small_mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-10] + bytes(reversed(range(10))))
+    assert not data.is_decoded("mnist", small_mnist)
+    assert data.load("mnist", small_mnist).test.labels.tolist() == list(reversed(range(10)))
+
+
+def test_a_cached_data_set_needs_no_torchvision(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data.load("mnist", small_mnist)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # an import of it would fail
+    again = data.load("mnist", small_mnist)
+    assert torch.equal(again.train.labels, first.train.labels)
+
+
+def test_the_digits_need_no_cache(cache_folder: Path) -> None:
+    assert data.is_decoded("digits", Path("nowhere"))
+    data.load("digits", Path("nowhere"))
+    assert not cache_folder.exists()
+
+
+def test_an_image_changed_in_memory_stays_as_it_was_in_the_cache(small_mnist: Path) -> None:
+    data.load("mnist", small_mnist).test.images.fill_(7)
+    assert not data.load("mnist", small_mnist).test.images.any()

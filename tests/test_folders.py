@@ -1,0 +1,204 @@
+"""Any folder of images as a task: what it becomes, what it is called, and what is refused."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import OFF, bench
+
+from bench import data
+from bench.data import SOURCES
+from bench.errors import UsageError
+from bench.folders import Folder, parse, register
+from bench.recipes import RECIPES
+from bench.tasks import TASKS
+
+
+def draw(root: Path, side: int = 40, colour: bool = False, test: str = "test") -> Path:
+    """Three classes, each bright in its own third, 20 training and 6 test images of each."""
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 20), (test, 6)):
+        for label, name in enumerate(("cats", "dogs", "owls")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(n):
+                image = rng.integers(0, 99, (side, side, 3) if colour else (side, side), dtype=np.uint8)
+                image[:, label * side // 3 : (label + 1) * side // 3] = 255
+                Image.fromarray(image).save(root / part / name / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def tables_as_before() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    tables: list[dict[str, Any]] = [SOURCES, TASKS, RECIPES]
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+
+
+def task_of(root: Path, teacher: str = "lenet5", student: str = "mlp") -> str:
+    return register(Folder(root.resolve(), teacher, student))
+
+
+def test_a_folder_becomes_a_task_named_by_itself_and_its_content(tmp_path: Path) -> None:
+    name = task_of(draw(tmp_path / "My Pets"))
+    source = data.source_of(TASKS[name].dataset)
+    assert name == f"{TASKS[name].dataset}-lenet5-mlp"
+    assert TASKS[name].dataset.startswith("folder-my-pets-")
+    assert (source.shape, source.classes) == ((1, 32, 32), 3)
+    assert RECIPES[TASKS[name].dataset] is RECIPES["folder"]
+    dataset = data.load(TASKS[name].dataset, Path("elsewhere"))
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 18]
+    thirds = dataset.test.images.float().mean(dim=(1, 2))[:, [5, 16, 27]]
+    assert thirds.argmax(dim=1).tolist() == dataset.test.labels.tolist()
+
+
+def test_the_name_is_the_same_wherever_the_folder_lies_and_another_when_an_image_changes(tmp_path: Path) -> None:
+    here, there = draw(tmp_path / "a" / "pets"), tmp_path / "b" / "pets"
+    shutil.copytree(here, there)
+    first = task_of(here)
+    assert task_of(there) == first
+    Image.fromarray(np.zeros((40, 40), dtype=np.uint8)).save(there / "test" / "owls" / "05.png")
+    assert task_of(there) != first
+
+
+@pytest.mark.parametrize(
+    ("side", "colour", "shape"), [(40, False, (1, 32, 32)), (64, False, (1, 64, 64)), (70, True, (3, 64, 64))]
+)
+def test_size_and_colours_follow_the_images(tmp_path: Path, side: int, colour: bool, shape: tuple[int, ...]) -> None:
+    name = task_of(draw(tmp_path / "pets", side, colour))
+    assert data.source_of(TASKS[name].dataset).shape == shape
+    assert data.load(TASKS[name].dataset, tmp_path).test.images.shape[1:] == shape
+
+
+def test_one_small_image_makes_all_32_pixels_and_one_in_colour_makes_all_three_channels(tmp_path: Path) -> None:
+    root = draw(tmp_path / "pets", 64)
+    Image.fromarray(np.zeros((40, 90, 3), dtype=np.uint8)).save(root / "train" / "cats" / "00.png")
+    assert data.source_of(TASKS[task_of(root)].dataset).shape == (3, 32, 32)
+
+
+def test_the_test_part_may_be_called_val_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    root = draw(tmp_path / "pets", test="val")
+    (root / "train" / "cats" / ".DS_Store").write_text("no image")
+    assert len(data.load(TASKS[task_of(root)].dataset, tmp_path).test) == 18
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        ("folder:pets", ("resnet18", "resnet18")),
+        ("folder:pets@lenet5", ("lenet5", "lenet5")),
+        ("folder:pets@lenet5,mlp", ("lenet5", "mlp")),
+    ],
+)
+def test_the_networks_stand_after_the_folder(text: str, networks: tuple[str, str]) -> None:
+    folder = parse(text)
+    assert folder == Folder(Path("pets").resolve(), *networks)
+
+
+def test_the_default_networks_need_no_naming_and_want_a_gpu(tmp_path: Path) -> None:
+    name = task_of(draw(tmp_path / "pets"), "resnet18", "resnet18")
+    assert name == TASKS[name].dataset
+    assert TASKS[name].gpu
+
+
+SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "there is no such folder"),
+    "no train": (lambda root: shutil.rmtree(root / "train"), "wanted train/CLASS"),
+    "no test": (lambda root: shutil.rmtree(root / "test"), "wanted train/CLASS/... and test/CLASS/..."),
+    "a class that train lacks": (lambda root: shutil.rmtree(root / "train/owls"), "class owls is in test but not in"),
+    "a class that test lacks": (lambda root: shutil.rmtree(root / "test/dogs"), "class dogs is in train but not in"),
+    "one class": (
+        lambda root: [shutil.rmtree(root / part / name) for part in ("train", "test") for name in ("dogs", "owls")],
+        "1 class in train, wanted 2 or more",
+    ),
+    "text": (lambda root: (root / "train/cats/a.txt").write_text("cat"), "train/cats/a.txt is no image"),
+    "a folder among images": (lambda root: (root / "test/owls/more").mkdir(), "test/owls/more is no image"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILERS)
+def test_what_is_no_image_folder_is_told_in_one_line_that_names_it(tmp_path: Path, fault: str) -> None:
+    spoil, told = SPOILERS[fault]
+    root = draw(tmp_path / "pets")
+    spoil(root)
+    with pytest.raises(UsageError) as error:
+        task_of(root)
+    assert told in str(error.value)
+    assert str(root) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_network_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown network 'lenet6'; did you mean lenet5"):
+        parse(f"folder:{tmp_path}@lenet6")
+
+
+def test_an_image_cut_short_is_told_when_it_is_decoded(tmp_path: Path) -> None:
+    root = draw(tmp_path / "pets")
+    file = root / "train" / "dogs" / "03.png"
+    file.write_bytes(file.read_bytes()[:-100])
+    name = task_of(root)
+    with pytest.raises(UsageError, match=r"dogs/03\.png is no image, or a broken one"):
+        data.load(TASKS[name].dataset, tmp_path)
+
+
+def test_a_folder_runs_from_images_to_a_curve_and_its_cells_are_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "pets")
+    monkeypatch.chdir(tmp_path)
+    command = ["--task", "folder:pets@lenet5,mlp", "--method", "noise-uniform", "--budget", "250", "--seeds", "1"]
+    quick = ["--set", "noise*.recipe.min_steps=2", "--set", "noise*.recipe.passes=1"]
+    command += ["--exclude", "answers=probs", *quick]
+    assert bench("run", *command, *OFF) == 0
+    told = capsys.readouterr().out
+    assert "data set folder-pets-" in told
+    shutil.move("pets", "elsewhere-pets")
+    (tmp_path / "moved").mkdir()
+    shutil.move("elsewhere-pets", "moved/pets")
+    command[1] = "folder:moved/pets@lenet5,mlp"
+    assert bench("plan", *command) == 0
+    assert "(1 done)" in capsys.readouterr().out
+    [teacher] = (tmp_path / "runs" / "teachers").iterdir()
+    assert teacher.name.startswith("folder-pets-")
+
+
+def test_a_broken_image_ends_the_run_before_any_work_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = draw(tmp_path / "pets") / "test" / "owls" / "05.png"
+    file.write_bytes(file.read_bytes()[:-100])
+    monkeypatch.chdir(tmp_path)
+    assert bench("run", "--task", "folder:pets@lenet5", "--method", "noise-uniform", *OFF) == 2
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED data set folder-pets-")]
+    assert "owls/05.png is no image, or a broken one" in line
+    assert not (tmp_path / "runs" / "cells").exists()
+
+
+def test_a_folder_beside_globs_is_added_to_what_they_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "pets")
+    monkeypatch.chdir(tmp_path)
+    tasks = ["--task", "digits-lenet", "--task", "folder:pets@lenet5"]
+    assert bench("plan", *tasks, "--method", "noise-uniform", "--budget", "250") == 0
+    told = capsys.readouterr().out
+    assert "digits-lenet-bn" in told  # its teacher
+    assert "folder-pets-" in told
+
+
+def test_a_folder_that_is_none_ends_the_command_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bench("run", "--task", "folder:pets") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bench: image folder ")
+    assert error.count("\n") == 1
