@@ -420,7 +420,7 @@ def _study(
     from bench import display, tune, tuned
 
     searched = tune.open_study(study, places)
-    console.print(display.study(study, len(tune.counted(searched)), trials), markup=False)
+    console.print(display.study(study, tuned.ended(searched), trials), markup=False)
     _work(
         console, "workers", tune.workers(study, searched, trials, places, len(where)), where, places.root, lambda: None
     )

@@ -259,8 +259,7 @@ def work_on_trials(study: Study, total: int, places: Places, device: torch.devic
 
 def finished(searched: optuna.Study, total: int) -> bool:
     """Whether the study has so many trials, all of them ended, or nothing but failures."""
-    trials = counted(searched)
-    ended = [trial for trial in trials if trial.state.is_finished()]
+    ended = [trial for trial in counted(searched) if trial.state.is_finished()]
     failed = [trial for trial in ended if trial.state == TrialState.FAIL]
     return len(ended) >= total or len(ended) == len(failed) >= HOPELESS
 

@@ -56,6 +56,11 @@ def charged(study: Study, searched: optuna.Study) -> int:
     return sum(cells.values()) + study.held_out
 
 
+def ended(searched: optuna.Study) -> int:
+    """How many trials have come to an end."""
+    return sum(trial.state.is_finished() for trial in counted(searched))
+
+
 def best(searched: optuna.Study) -> FrozenTrial | None:
     """The trial with the highest figure among those that were neither pruned nor dominated; the earlier of equals."""
     complete = [trial for trial in searched.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
@@ -95,7 +100,7 @@ def provenance(study: Study, searched: optuna.Study, winner: FrozenTrial, comman
         "inputs": study.budget.inputs,
         "objective": study.objective,
         "needs data": needs.get(study.objective, "no"),
-        "trials": len(counted(searched)),
+        "trials": ended(searched),
         "best trial": winner.number,
         study.figure: round(winner.values[0], 4),
         f"{study.figure} at the start": None if start is None else round(start, 4),
@@ -165,11 +170,10 @@ def outcome(study: Study, searched: optuna.Study, places: Places, cells: list[Ce
     if lacking := len({cell.name() for cell in cells}) - table["cell"].nunique():
         reason = f"{lacking} runs of the last measurement failed"
     started = start_value(study, searched)
-    trials = len([trial for trial in counted(searched) if trial.state.is_finished()])
     config = json.loads(study.config(winner.params))
     settings = {key: value_at(config, key) for key in study.space() if key in winner.params and key != BUDGET}
     queries = charged(study, searched)
-    return Outcome(study, trials, queries, settings, started, winner.values[0], means(table), reason)
+    return Outcome(study, ended(searched), queries, settings, started, winner.values[0], means(table), reason)
 
 
 def final_cells(study: Study, searched: optuna.Study, places: Places, seeds: int) -> list[Cell]:
