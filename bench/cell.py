@@ -20,6 +20,7 @@ SHARED = (
     "budgets/budget.py",
     "budgets/oracle.py",
     "bench/run.py",
+    "bench/exam.py",
     "bench/data.py",
     "bench/readers.py",
     "bench/networks.py",
@@ -30,7 +31,8 @@ SHARED = (
 class Cell:
     """task, method: names in TASKS and METHODS. config: the method's whole Config as canonical JSON.
 
-    teacher: the content hash of the task's teacher.
+    teacher: the content hash of the task's teacher. exam: what the student is examined on, `test`, or in a
+    search for settings `validation` or the name of held-out answers (bench/exam.py).
     """
 
     task: str
@@ -39,6 +41,7 @@ class Cell:
     budget: Budget
     seed: int
     teacher: str
+    exam: str = "test"
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -64,6 +67,7 @@ class Cell:
             "inputs": self.budget.inputs,
             "seed": self.seed,
             "teacher": self.teacher,
+            **({} if self.exam == "test" else {"exam": self.exam}),
         }
 
     def name(self) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bench.executors import Job
     from bench.executors.local import Slot
     from bench.grid import Grid, Planned
+    from bench.tune import Places, Study, Terms
+    from bench.tuned import Outcome
 
 # torch, pandas, mlflow and seaborn take seconds to import: each command imports what it needs.
 
@@ -236,6 +238,77 @@ def check(
     raise typer.Exit(1 if complaints else 0)
 
 
+@app.command()
+def tune(
+    method: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="A method; or give --grid.")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="The task; of a grid, only these.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Queries of a trial; of a grid: its largest.")] = None,
+    answers: Annotated[str | None, typer.Option("--answers", help="labels or probs.")] = None,
+    grid: Annotated[str | None, typer.Option("--grid", help="Tune every method of a grid for every task.")] = None,
+    trials: Annotated[int, typer.Option("--trials", help="Trials in all; those there are count.")] = 30,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="agreement with the teacher on held-out queries; transfer: accuracy on the validation split of "
+            "--proxy; validation: of the task itself (needs data).",
+        ),
+    ] = "agreement",
+    proxy: Annotated[str | None, typer.Option("--proxy", help="The task on which transfer tries settings.")] = None,
+    held_out: Annotated[int, typer.Option("--held-out", help="Queries that judge agreement; charged.")] = 500,
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs of a trial, whose mean counts.")] = 1,
+    final_seeds: Annotated[
+        int, typer.Option("--final-seeds", help="Fresh seeds of the last measurement; 0: none.")
+    ] = 5,
+    sampler: Annotated[str, typer.Option("--sampler", help="tpe, gp or random.")] = "tpe",
+    against: Annotated[
+        list[str] | None, typer.Option("--against", help="Trade off against queries, seconds; no pruning then.")
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="End poor trials at curve points; `anytime` methods only.")] = True,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="A database for several machines; or a journal.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, not searched; METHOD.KEY of a grid.")
+    ] = None,
+    plugin: Plugins = None,
+    data: Data = Path("data"),
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Workers on the CPU; default: cores.")] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", help="Which GPUs, such as 0,1; default: all.")] = None,
+    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Workers on each GPU.")] = 1,
+    mlflow: Tracking = None,
+) -> None:
+    """Search for a method's settings: nothing is chosen on test data, and every query of the search is counted."""
+    if trials < 1 or final_seeds < 0:
+        raise UsageError(f"trials {trials}, final seeds {final_seeds}: wanted 1 or more, and 0 or more")
+    outside = _outside(plugin, task)
+    from bench import display, tune
+    from bench.tracking import default_uri
+
+    costs = [cost for text in against or [] for cost in text.split(",")]
+    terms = tune.Terms(objective, proxy, held_out, seeds, sampler, tuple(costs), prune)  # type: ignore[arg-type]
+    chosen, settings = _to_tune(method, task, budget, answers, grid, settings or [])
+    where = _slots(device, jobs, gpus, per_gpu)
+    _must_be_writable(out)
+    console = _console()
+    places = tune.Places(out.resolve(), data.resolve(), storage, outside)
+    items = _planned_studies(console, chosen, terms, where, places, device)
+    if name and len(items) > 1:
+        raise UsageError(f"name {name}: wanted for one study, but there are {len(items)}")
+    uri = mlflow or default_uri(out)
+    rows = []
+    for item in items:
+        study = tune.study_of(item, terms, tune.fixed_keys(item, settings), name, places)
+        rows.append(_study(console, study, trials, final_seeds, places, where, uri))
+        if len(items) == 1 and rows[0].bad_input:
+            raise UsageError(f"{study.name}: {rows[0].reason}")
+    console.print(display.tuned(rows))
+    raise typer.Exit(1 if any(row.reason for row in rows) else 0)
+
+
 def main() -> None:
     """Exit codes: 0 all done, 1 a cell failed, 2 bad input, 3 a fault of the harness, 130 interrupted."""
     try:
@@ -281,6 +354,85 @@ def _grid(
     if seeds is not None:
         chosen = chosen.model_copy(update={"seeds": grid.parse_seeds(seeds)})
     return grid_name, grid.configure(chosen, settings or [])
+
+
+def _to_tune(
+    method: str | None,
+    task: list[str] | None,
+    budget: str | None,
+    answers: str | None,
+    grid_name: str | None,
+    settings: list[str],
+) -> tuple["Grid", list[str]]:
+    """What to tune as a grid, that of one method if it is named, and the settings as METHOD.KEY=VALUE."""
+    from bench import folders, grid
+    from bench.errors import unknown
+    from methods import METHODS
+
+    if (method is None) == (grid_name is None):
+        raise UsageError("wanted a method or a grid: bench tune METHOD --task T --budget Q, or bench tune --grid G")
+    if grid_name:
+        filters = {"task": task, "budget": [budget] if budget else None}
+        return _grid(grid_name, filters, "1", None, settings, [])[1], settings
+    if method not in METHODS:
+        raise unknown("method", str(method), METHODS)
+    if not task or not budget:
+        raise UsageError(f"tune {method}: wanted --task and --budget")
+    kinds, (made, names) = METHODS[method].ANSWERS, folders.split(task)
+    content = {
+        "tasks": [*names, *map(folders.register, made)],
+        "methods": {method: None},
+        "budgets": [budget],
+        "answers": [answers or kinds[0]],
+    }
+    settings = [f"{method}.{setting}" for setting in settings]
+    return grid.configure(grid.parse({"description": "tuned", "seeds": 1, **content}, "tune"), settings), settings
+
+
+def _planned_studies(
+    console: "Console", chosen: "Grid", terms: "Terms", where: "list[Slot]", places: "Places", device: str
+) -> "list[Planned]":
+    """One planned run for each study, with all teachers trained; UsageError where one cannot run here."""
+    from bench import execute
+
+    tasks = list(dict.fromkeys([*chosen.tasks, *(terms.tried_on(task) for task in chosen.tasks)]))
+    out, data = places.root, places.data
+    every = _plan(chosen.model_copy(update={"tasks": tasks}), out, data, device)
+    if reason := next((item.reason for item in every if item.reason), None):
+        raise UsageError(f"cannot run here: {reason}")
+    _decode(console, execute.data_sets(every), data, places.outside, where, out)
+    jobs = execute.teacher_jobs(execute.untrained(every, out), out, data, places.outside)
+    _work(console, "teachers", jobs, where, out, lambda: None)
+    planned = sorted(_plan(chosen, out, data, device), key=lambda item: item.budget.queries)
+    return list({(item.label, item.task, item.budget.answers, item.budget.inputs): item for item in planned}.values())
+
+
+def _study(
+    console: "Console",
+    study: "Study",
+    trials: int,
+    final_seeds: int,
+    places: "Places",
+    where: "list[Slot]",
+    mlflow: str,
+) -> "Outcome":
+    """Bring a study to so many trials, write what comes of it, and measure its best settings."""
+    from bench import display, tune, tuned
+
+    searched = tune.open_study(study, places)
+    console.print(display.study(study, tuned.ended(searched), trials), markup=False)
+    _work(
+        console, "workers", tune.workers(study, searched, trials, places, len(where)), where, places.root, lambda: None
+    )
+    if tuned.best(searched) is None:
+        return tuned.nothing(study, searched)
+    files = tuned.write(study, searched, places, sys.argv[1:])
+    cells = tuned.final_cells(study, searched, places, final_seeds)
+    _work(console, "runs", tuned.jobs(cells, places), where, places.root, lambda: None)
+    outcome = tuned.outcome(study, searched, places, cells, complete=tune.finished(searched, trials))
+    tuned.mirror(study, searched, places, files, mlflow, lambda line: console.print(line, style="yellow"))
+    console.print(f"{study.name}:\n{display.paths(files)}", markup=False)
+    return outcome
 
 
 def _outside(files: list[Path] | None, tasks: list[str] | None) -> "Outside":

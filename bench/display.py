@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console, Group
@@ -16,6 +16,10 @@ from bench.estimate import Estimate
 from bench.executors import Event, Job
 from bench.grid import Planned
 from results.text import short
+
+if TYPE_CHECKING:
+    from bench.tune import Study
+    from bench.tuned import Outcome
 
 HEARTBEAT = 30.0  # seconds between plain lines
 
@@ -88,6 +92,54 @@ def summary(frame: pd.DataFrame) -> list[Table]:
             previous = row["method"]
         tables.append(table)
     return tables
+
+
+def study(study: "Study", tried: int, trials: int) -> str:
+    """What a study is about to do."""
+    cost = (
+        f"{study.held_out:,} held-out queries"
+        if study.held_out
+        else f"validation split of {study.tried_on}: needs data"
+    )
+    return f"study {study.name}: {tried} of {trials} trials; {len(study.space())} settings; {study.objective} ({cost})"
+
+
+def tuned(outcomes: "Iterable[Outcome]") -> Group:
+    """One row a study: its figure and the test accuracy before and after, and in a column what the search cost."""
+    table = Table("method", "task", "answers", "budget", "trials", "queries of tuning", "objective", "start", "best")
+    for name in ("test accuracy % at the start", "tuned", "n"):
+        table.add_column(name)
+    lines = []
+    for outcome in outcomes:
+        study, means = outcome.study, outcome.means
+        setting = (study.method, study.task, study.budget.answers, short(study.budget.queries), str(outcome.trials))
+        needs_data = "" if study.held_out else " (needs data)"
+        judged = (study.objective + needs_data, _share(outcome.started), _share(outcome.found))
+        table.add_row(*setting, f"{outcome.queries:,}", *judged, *_before_and_after(means))
+        if outcome.settings:
+            best = ", ".join(f"{key} {value}" for key, value in outcome.settings.items())
+            lines.append(f"{study.name}, best settings: {best}")
+        if outcome.reason:
+            lines.append(f"{study.name}: {outcome.reason}")
+    return Group(table, *lines)
+
+
+def _before_and_after(means: pd.DataFrame | None) -> tuple[str, str, str]:
+    """Both means with their intervals, and n."""
+    if means is None or not len(means):
+        return "-", "-", "0"
+    rows = {row["settings"]: row for row in means.to_dict("records")}
+    shown = {label: _percent(row["accuracy"]) + _interval(row) for label, row in rows.items()}
+    # Where the start was not beaten, there is one row for both.
+    return shown.get("start", "-"), shown.get("tuned", "the same"), str(min(row["n"] for row in rows.values()))
+
+
+def _interval(row: dict[Any, Any]) -> str:
+    return f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]" if row["n"] > 2 else ""
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{_percent(value)} %"
 
 
 def listing(columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
@@ -167,5 +219,5 @@ def paths(files: Iterable[Path]) -> str:
     return "\n".join(f"  {file.relative_to(here) if file.is_relative_to(here) else file}" for file in files)
 
 
-def _percent(mean: float, spread: float) -> str:
+def _percent(mean: float, spread: float = float("nan")) -> str:
     return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread == spread else "")

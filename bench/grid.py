@@ -28,7 +28,8 @@ AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
 class Entry(BaseModel, frozen=True, extra="forbid"):
     """A named way to run a method. method: the name in METHODS, if the entry's own name is another.
 
-    answers: the tracks it enters, if not all that the grid has and the method can use.
+    answers: the tracks it enters, if not all that the grid has and the method can use. config: settings; in
+    a file also the path of a YAML that bench tune wrote, relative to the grid's.
     tasks: globs of the tasks or data sets it enters. where: such a glob -> settings that go before `config` there.
     """
 
@@ -115,13 +116,24 @@ def load(name: str) -> tuple[str, Grid]:
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise UsageError(f"grid {path}: wanted a mapping with {', '.join(Grid.model_fields)}")
-        return path.stem, Part(**content).grid() if "of" in content else _checked(Grid(**content))
+        if "of" in content:
+            return path.stem, Part(**content).grid()
+        methods = _with_tuned(content.get("methods"), path.parent)
+        return path.stem, _checked(parse({**content, "methods": methods}, f"grid {path}"))
     except OSError as error:
-        raise UsageError(f"grid {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"grid {path.stem}: {error.filename} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise UsageError(f"grid {path}: {one_line(error, Grid.model_fields)}") from error
+        raise UsageError(f"grid {path}: {one_line(error, Part.model_fields)}") from error
+
+
+def parse(content: dict[str, Any], origin: str) -> Grid:
+    """The grid that a mapping describes; UsageError that starts with `origin`, where it comes from."""
+    try:
+        return Grid(**content)
+    except ValidationError as error:
+        raise UsageError(f"{origin}: {one_line(error, Grid.model_fields)}") from error
 
 
 def _checked(grid: Grid) -> Grid:
@@ -225,6 +237,27 @@ def one_line(error: ValidationError, known: Iterable[str] = ()) -> str:
     message = str(first["msg"]).removeprefix("Value error, ")
     given = f", given {first['input']!r}" if first["type"] not in {"value_error", "missing"} else ""
     return f"{where}: {message}{given}"
+
+
+def _with_tuned(methods: Any, folder: Path) -> Any:
+    """The methods with `config: FILE`, relative to the grid, replaced by the settings in that file of bench tune."""
+    if not isinstance(methods, dict):
+        return methods
+    read = dict(methods)
+    for label, entry in methods.items():
+        if isinstance(entry, dict) and isinstance(entry.get("config"), str):
+            read[label] = {**entry, "config": _tuned(folder / entry["config"], entry.get("method") or label)}
+    return read
+
+
+def _tuned(path: Path, method: str) -> dict[str, Any]:
+    """The settings in a file that bench tune wrote for the method."""
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise UsageError(f"tuned settings {path}: wanted a mapping with method and config, as bench tune writes")
+    if content.get("method") != method:
+        raise UsageError(f"tuned settings {path} are for method {content.get('method')}, not for {method}")
+    return dict(content["config"])
 
 
 def _config(label: str, entry: Entry, names: tuple[str, ...]) -> tuple[str, str]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench import checkpoint, data, networks, teachers
 from bench.cell import Cell, code_version
 from bench.errors import UsageError
+from bench.exam import exam_of, sealed
 from bench.tasks import task_of
 from budgets import BudgetExhausted, Oracle
 from methods import METHODS
@@ -30,6 +31,10 @@ MARKS = tuple(step * 10**power for power in range(8) for step in _STEPS)
 
 class CellFailed(Exception):
     """The cell ended without a result; the reason is its message, and in failed.json."""
+
+
+class Stopped(Exception):
+    """Raised by `report` to end a cell before its time: it has no result, and a new attempt starts anew."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +59,29 @@ def run_cell(
 ) -> None:
     """Run a cell to its end, from its checkpoint if it has one, and leave its files under `root`.
 
-    Raises CellFailed where there is no result, and results.store.Busy where another process is at it.
+    Raises CellFailed where there is no result, results.store.Busy where another process is at it, and
+    Stopped where `report` did.
     """
     folder = root / "cells" / cell.name()
     with lock(folder):
         if is_done(folder, cell.method):
             return
-        (folder / "done.json").unlink(missing_ok=True)
-        (folder / "failed.json").unlink(missing_ok=True)
+        for ending in ("done.json", "failed.json", "stopped.json"):
+            (folder / ending).unlink(missing_ok=True)
         write_json(folder / "cell.json", {**cell.identity(), "code": code_version(cell.method)})
+        running = None
         try:
-            _Running(cell, folder, root, data_folder, device, report).to_the_end(checkpoint_seconds, keep_student)
+            running = _Running(cell, folder, root, data_folder, device, report)
+            running.to_the_end(checkpoint_seconds, keep_student)
+        except Stopped:
+            assert running
+            running.finish("stopped.json")
+            raise
         except Exception as error:
             expected = isinstance(error, UsageError | ValueError | CellFailed)
             reason = str(error) if expected else f"{type(error).__name__}: {error}"
-            write_json(folder / "failed.json", {"reason": reason, "traceback": traceback.format_exc()})
+            spent = running.oracle.spent if running else 0
+            write_json(folder / "failed.json", {"reason": reason, "spent": spent, "traceback": traceback.format_exc()})
             raise CellFailed(reason) from error
 
 
@@ -76,19 +89,6 @@ def is_done(folder: Path, method: str) -> bool:
     """Whether the cell in the folder was finished by this version of the code."""
     done = folder / "done.json"
     return done.exists() and read_json(done)["code"] == code_version(method)
-
-
-class Exam:
-    """The test images, their true labels and the teacher's own answers, which pass no meter."""
-
-    def __init__(self, test: data.Split, teacher: nn.Module) -> None:
-        self.test = test
-        self.teacher_answers = teachers.predict(teacher, test.images)
-
-    def measure(self, student: nn.Module) -> dict[str, float]:
-        """Accuracy and agreement of a student in eval mode."""
-        answers = teachers.predict(student, self.test.images)
-        return {"accuracy": _share(answers == self.test.labels), "agreement": _share(answers == self.teacher_answers)}
 
 
 class Samples:
@@ -126,7 +126,7 @@ class _Running:
         self, cell: Cell, folder: Path, root: Path, data_folder: Path, device: torch.device, report: Report
     ) -> None:
         task = task_of(cell.task)
-        source, dataset = data.source_of(task.dataset), data.load(task.dataset, data_folder)
+        source, dataset = data.source_of(task.dataset), sealed(data.load(task.dataset, data_folder), cell)
         teacher = teachers.load(task, root, device)
         record = teachers.record_of(task, root)  # whose hash `load` has just compared with the weights
         if record is None or record.hash != cell.teacher:
@@ -134,7 +134,7 @@ class _Running:
         self.cell, self.folder, self.report, self.started = cell, folder, report, time.monotonic()
         self.method = METHODS[cell.method]
         self.config = self.method.Config.model_validate_json(cell.config)
-        self.exam = Exam(dataset.test.to(device), teacher)
+        self.exam = exam_of(cell, dataset, teacher, root, device)
         self.samples = Samples(teachers.black_box(teacher))
         self.oracle = Oracle(self.samples, cell.budget, shape=source.shape, classes=source.classes)
         self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(cell.method), device) or {}
@@ -175,7 +175,9 @@ class _Running:
         if not self.progress.round:
             raise CellFailed(f"{self.cell.budget.queries} queries do not cover one round of {self.cell.method}")
         self._measure(up_to=self.cell.budget.queries)
-        self._finish(keep_student)
+        if keep_student:
+            checkpoint.save(self.folder / "student.pt", self.measured.state_dict())
+        self.finish("done.json")
 
     def _end_round(self, figures: dict[str, float]) -> None:
         self._measure(up_to=self.oracle.spent - 1)
@@ -218,9 +220,8 @@ class _Running:
             },
         )
 
-    def _finish(self, keep_student: bool) -> None:
-        if keep_student:
-            checkpoint.save(self.folder / "student.pt", self.measured.state_dict())
+    def finish(self, ending: str) -> None:
+        """Leave the totals under that name, the last file of a cell."""
         totals = {
             "spent": self.oracle.spent,
             "distinct": self.oracle.distinct,
@@ -230,7 +231,7 @@ class _Running:
             "device": device_name(self.method_run.device),
         }
         self.samples.save(self.folder / "samples.png")
-        write_json(self.folder / "done.json", totals)
+        write_json(self.folder / ending, totals)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _seconds(self) -> float:
@@ -240,10 +241,6 @@ class _Running:
 def device_name(device: torch.device) -> str:
     """What a person calls the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores"
-
-
-def _share(agree: Tensor) -> float:
-    return agree.double().mean().item()
 
 
 def _default_generator(device: torch.device) -> torch.Generator:

@@ -33,15 +33,17 @@ def default_uri(root: Path) -> str:
 class Mirror:
     """One experiment for a run folder, one flat run for each finished or failed cell, one for the report.
 
-    Raises TrackingError from every method when the server does not answer.
+    cells: where the cells lie, if not beside the run. Raises TrackingError from every method when the
+    server does not answer.
     """
 
-    def __init__(self, run: Path, uri: str) -> None:
+    def __init__(self, run: Path, uri: str, cells: Path | None = None) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        self._run = run
+        self._run, self._cells = run, cells or run.parent / "cells"
+        self._parent: str | None = None
         run.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = _guard(self._open_experiment, uri)
@@ -49,7 +51,14 @@ class Mirror:
 
     def sync(self) -> int:
         """Add every finished or failed cell that is not there yet; returns how many were added."""
-        plan = read_json(self._run / "run.json")
+        return self._add(read_json(self._run / "run.json"))
+
+    def sync_study(self, entries: list[dict[str, Any]], files: list[Path]) -> int:
+        """Add the cells of a study's trials, nested under one run that holds its files; returns how many were added."""
+        self._parent = _guard(self._log_study, files)
+        return self._add({"grid": self._run.name, "entries": entries})
+
+    def _add(self, plan: dict[str, Any]) -> int:
         added = 0
         for entry in plan["entries"]:
             record = self._record(entry)
@@ -70,7 +79,7 @@ class Mirror:
             return str(found.experiment_id)
         # A local store would put artifacts beside the working directory; a server knows its own place.
         local = uri.startswith("sqlite:")
-        place = (self._run.parent / "mlflow-artifacts" / name).resolve().as_uri() if local else None
+        place = (self._cells.parent / "mlflow-artifacts" / name).resolve().as_uri() if local else None
         return str(self._client.create_experiment(name, artifact_location=place))
 
     def _find_runs(self) -> dict[str, str]:
@@ -86,11 +95,12 @@ class Mirror:
 
     def _record(self, entry: dict[str, Any]) -> dict[str, Any] | None:
         """What the disk says of a cell's end, with a stamp that changes when it is run again; None before its end."""
-        folder = self._run.parent / "cells" / str(entry["cell"])
-        for file, state in (("done.json", "done"), ("failed.json", "failed")):
+        folder = self._cells / str(entry["cell"])
+        for state in ("done", "failed", "stopped"):
+            file = f"{state}.json"
             if (folder / file).exists():
                 record = read_json(folder / file)
-                curve = read_json(folder / "curve.json") if state == "done" else []
+                curve = read_json(folder / "curve.json") if state != "failed" else []
                 stamp = f"{state} {record.get('code')} {(folder / file).stat().st_mtime_ns}"
                 return {"state": state, "totals": record, "curve": curve, "stamp": stamp, "folder": folder}
         return None
@@ -102,7 +112,8 @@ class Mirror:
         for run in stale:
             self._client.delete_run(run.info.run_id)
         name = f"{entry['method']} {entry['task']} {entry['budget']} {entry['answers']} s{entry['seed']}"
-        run = self._client.create_run(self._experiment, run_name=name, tags={KEY: entry["cell"]})
+        nested = {"mlflow.parentRunId": self._parent} if self._parent else {}
+        run = self._client.create_run(self._experiment, run_name=name, tags={KEY: entry["cell"], **nested})
         settings = _flat(json.loads(entry["config"]))
         facts = ("task", "method", "kind", "answers", "inputs", "protocol", "seed", "budget")
         tags = {"grid": grid, "state": record["state"], **{key: entry[key] for key in facts}}
@@ -114,6 +125,7 @@ class Mirror:
             Metric(name, point[name], at, step)
             for step, point in points.items()
             for name in ("accuracy", "agreement", "distinct")
+            if name in point  # who holds out answers knows no true labels, and so no accuracy
         ]
         totals = [Metric(key, record["totals"][key], at, 0) for key in ("spent", "seconds") if key in record["totals"]]
         for batch in [metrics[i : i + 900] for i in range(0, len(metrics), 900)] or [[]]:
@@ -128,7 +140,8 @@ class Mirror:
             self._log_student(run.info.run_id, entry, record["folder"])
         # The stamp comes last: a run that broke off half-way has none, and is made anew.
         self._client.set_tag(run.info.run_id, "bench.stamp", record["stamp"])
-        self._client.set_terminated(run.info.run_id, "FINISHED" if record["state"] == "done" else "FAILED")
+        endings = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+        self._client.set_terminated(run.info.run_id, endings[record["state"]])
 
     def _log_student(self, run_id: str, entry: dict[str, Any], folder: Path) -> None:
         """The final student as an MLflow model: images in, logits out."""
@@ -152,15 +165,27 @@ class Mirror:
                 student, name="student", input_example=images.numpy(), signature=signature, pip_requirements=["torch"]
             )
 
-    def _log_report(self) -> None:
-        tag = "bench.report"
+    def _run_named(self, name: str) -> str:
+        """The experiment's one run of that name that is no cell, made if there is none."""
+        tag = f"bench.{name}"
         found = self._client.search_runs([self._experiment], filter_string=f"tags.`{tag}` = 'yes'", max_results=1)
-        run = found[0] if found else self._client.create_run(self._experiment, run_name="report", tags={tag: "yes"})
+        run = found[0] if found else self._client.create_run(self._experiment, run_name=name, tags={tag: "yes"})
+        return str(run.info.run_id)
+
+    def _log_study(self, files: list[Path]) -> str:
+        run = self._run_named("study")
+        for file in files:
+            self._client.log_artifact(run, str(file))
+        self._client.set_terminated(run)
+        return run
+
+    def _log_report(self) -> None:
+        run = self._run_named("report")
         for folder in ("tables", "figures"):
             if (self._run / folder).is_dir():
-                self._client.log_artifacts(run.info.run_id, str(self._run / folder), folder)
-        self._client.log_artifact(run.info.run_id, str(self._run / "run.json"))
-        self._client.set_terminated(run.info.run_id)
+                self._client.log_artifacts(run, str(self._run / folder), folder)
+        self._client.log_artifact(run, str(self._run / "run.json"))
+        self._client.set_terminated(run)
 
 
 def _guard(call: Callable[..., T], *arguments: Any) -> T:

@@ -5,11 +5,14 @@ the signs of random differences are known, as in github.com/cmhcbb/attackbox, on
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Generator, Tensor
+
+from methods.search import Log, Range
 
 # Shifts N x M x D of N images, M each -> whether the shifted image is across the boundary, N x M. A shift is a query.
 Crossed = Callable[[Tensor], Tensor]
@@ -24,10 +27,10 @@ class Search(BaseModel, frozen=True, extra="forbid"):
     line_steps: sizes 1, 1/2, 1/4, ... of a step against the gradient, tried side by side.
     """
 
-    halvings: int = Field(20, ge=1)
-    gradient_samples: int = Field(200, ge=1)
+    halvings: Annotated[int, Range(2, 20)] = Field(20, ge=1)
+    gradient_samples: Annotated[int, Log(10, 200)] = Field(200, ge=1)
     epsilon: float = Field(1e-3, gt=0)
-    line_steps: int = Field(8, ge=1)
+    line_steps: Annotated[int, Range(1, 8)] = Field(8, ge=1)
 
     def queries(self, directions: int, turns: int) -> int:
         """What `nearest` costs for one image."""

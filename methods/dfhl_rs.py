@@ -28,7 +28,7 @@ Differs from the released code:
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ from methods.augment import Augment, augment
 from methods.generators import UpsamplingGenerator, ideal_generator
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Choice, Log, Range
 
 ANSWERS = ("labels",)
 DATA = "none"
@@ -53,20 +54,20 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """
 
     relabel: Literal["once", "every_view"] = "every_view"
-    batch_size: int = Field(256, ge=1)
-    generator_steps: int = Field(10, ge=1)
-    generator_lr: float = Field(2e-3, gt=0)
-    generator_width: int = Field(64, ge=1)
+    batch_size: Annotated[int, Log(10, 512)] = Field(256, ge=1)
+    generator_steps: Annotated[int, Log(5, 30)] = Field(10, ge=1)
+    generator_lr: Annotated[float, Log(5e-4, 2e-2)] = Field(2e-3, gt=0)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
     latent: int = Field(256, ge=1)
-    latent_lr: float = Field(0.01, gt=0)
-    smoothing: float = Field(0.2, ge=0, lt=1)
-    balance_weight: float = Field(3.0, ge=0)
-    entropy_steps: int = Field(10, ge=0)
-    entropy_lr: float = Field(0.03, gt=0)
-    augment: Augment = "crop_flip"
+    latent_lr: Annotated[float, Log(1e-3, 0.1)] = Field(0.01, gt=0)
+    smoothing: Annotated[float, Range(0.0, 0.4)] = Field(0.2, ge=0, lt=1)
+    balance_weight: Annotated[float, Log(0.1, 10.0)] = Field(3.0, ge=0)
+    entropy_steps: Annotated[int, Range(0, 20)] = Field(10, ge=0)
+    entropy_lr: Annotated[float, Log(3e-3, 0.3)] = Field(0.03, gt=0)
+    augment: Annotated[Augment, Choice()] = "crop_flip"
     crop_padding: int = Field(4, ge=0)
-    student_steps: int = Field(500, ge=1)
-    lr: float = Field(0.1, gt=0)
+    student_steps: Annotated[int, Log(5, 500)] = Field(500, ge=1)
+    lr: Annotated[float, Log(1e-2, 0.3)] = Field(0.1, gt=0)
     lr_end: float = Field(2e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)

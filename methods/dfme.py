@@ -20,6 +20,7 @@ Differs from the released code:
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from budgets import Oracle
 from methods.generators import dfme_generator, to_image
 from methods.run import Run
+from methods.search import Log, Range
 
 ANSWERS = ("probs",)
 DATA = "none"
@@ -38,17 +40,17 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the released CIFAR-10 script, run_cifar_dfme.sh and the defaults of train.py."""
 
-    batch_size: int = Field(256, ge=1)
-    generator_steps: int = Field(1, ge=0)
-    student_steps: int = Field(5, ge=1)
-    directions: int = Field(1, ge=1)
-    epsilon: float = Field(1e-3, gt=0)
+    batch_size: Annotated[int, Log(5, 256)] = Field(256, ge=1)
+    generator_steps: Annotated[int, Range(0, 2)] = Field(1, ge=0)
+    student_steps: Annotated[int, Log(1, 10)] = Field(5, ge=1)
+    directions: Annotated[int, Log(1, 4)] = Field(1, ge=1)
+    epsilon: Annotated[float, Log(1e-4, 1e-1)] = Field(1e-3, gt=0)
     latent: int = Field(256, ge=1)
-    generator_width: int = Field(64, ge=1)
-    lr: float = Field(0.1, gt=0)
-    generator_lr: float = Field(1e-4, gt=0)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
+    lr: Annotated[float, Log(1e-2, 0.5)] = Field(0.1, gt=0)
+    generator_lr: Annotated[float, Log(1e-5, 1e-2)] = Field(1e-4, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
     lr_steps: tuple[float, ...] = (0.1, 0.3, 0.5)
     lr_scale: float = Field(0.3, gt=0)
 

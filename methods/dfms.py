@@ -28,6 +28,7 @@ Differs from the released code:
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,7 @@ from methods.generators import Shape, UpsamplingGenerator, ideal_generator
 from methods.ideal import reset
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Choice, Log
 from methods.shapes import random_shapes
 
 ANSWERS = ("labels", "probs")
@@ -50,25 +52,25 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: run_synthetic_resnet.sh and the defaults of the programs it calls."""
 
-    batch_size: int = Field(64, ge=1)
-    shapes: int = Field(50, ge=1)
+    batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
+    shapes: Annotated[int, Log(4, 64)] = Field(50, ge=1)
     shape_sizes: tuple[float, float] = (0.05, 0.1)  # smallest and largest side, in shares of the image's
-    gan_passes: int = Field(200, ge=0)
+    gan_passes: Annotated[int, Log(5, 200)] = Field(200, ge=0)
     gan_images: int = Field(50_000, ge=1)  # in one pass
     latent: int = Field(100, ge=1)
-    generator_width: int = Field(64, ge=1)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
     discriminator_width: int = Field(64, ge=1)
-    gan_lr: float = Field(2e-4, gt=0)
+    gan_lr: Annotated[float, Log(5e-5, 2e-3)] = Field(2e-4, gt=0)
     initial_images: int = Field(50_000, ge=2)  # half of them shapes, half generated
-    initial_passes: int = Field(200, ge=1)
+    initial_passes: Annotated[int, Log(20, 200)] = Field(200, ge=1)
     initial_batch_size: int = Field(128, ge=1)
-    initial_lr: float = Field(0.1, gt=0)
-    lr: float = Field(0.01, gt=0)
+    initial_lr: Annotated[float, Log(1e-2, 0.3)] = Field(0.1, gt=0)
+    lr: Annotated[float, Log(1e-3, 0.1)] = Field(0.01, gt=0)
     warm_up: float = Field(1 / 15, gt=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    diversity_weight: float = Field(500.0, ge=0)
-    augment: Augment = "crop_flip"
+    diversity_weight: Annotated[float, Log(10.0, 1000.0)] = Field(500.0, ge=0)
+    augment: Annotated[Augment, Choice()] = "crop_flip"
     crop_padding: int = Field(4, ge=0)
 
 

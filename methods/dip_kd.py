@@ -27,6 +27,7 @@ Differs from the released code: none was found. The steps of the learning rate, 
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ from methods.disguide import twin_of
 from methods.image_priors import Priors, image_priors
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Choice, Log, Range
 
 ANSWERS = ("labels",)
 DATA = "none"
@@ -48,17 +50,18 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the appendix on training, colour images. Small grey images: passes 100, lr 0.01, lr_steps ()."""
 
-    batch_size: int = Field(100, ge=1)
-    passes: int = Field(200, ge=1)  # of the primer, and of the student
-    lr: float = Field(0.1, gt=0)
+    batch_size: Annotated[int, Log(25, 256)] = Field(100, ge=1)
+    passes: Annotated[int, Log(20, 200)] = Field(200, ge=1)  # of the primer, and of the student
+    lr: Annotated[float, Log(3e-3, 0.3)] = Field(0.1, gt=0)
     lr_steps: tuple[float, ...] = (0.5, 0.75)
     lr_scale: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    augment: Augment = "crop_flip"  # crop for digits
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
+    augment: Annotated[Augment, Choice()] = "crop_flip"  # crop for digits
     priors: Priors = Priors()
-    contrast_passes: int = Field(50, ge=0)  # ours
-    contrast_lr: float = Field(1e-3, gt=0)  # stated for the discriminator; the images take the same
+    contrast_passes: Annotated[int, Range(0, 50)] = Field(50, ge=0)  # ours
+    # stated for the discriminator; the images take the same
+    contrast_lr: Annotated[float, Log(3e-4, 1e-2)] = Field(1e-3, gt=0)
     negatives: int = Field(4096, ge=0)  # CMI's, which the contrast follows
     hidden: int = Field(512, ge=1)  # ours, of the discriminator: as wide as ResNet-18's features
     embedding: int = Field(128, ge=1)

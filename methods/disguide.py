@@ -26,6 +26,7 @@ Differs from the released code:
 
 import copy
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from methods.generators import dfme_generator, to_image
 from methods.pool import to_8_bits
 from methods.replay import Replay
 from methods.run import Run
+from methods.search import Choice, Log, Range
 
 ANSWERS = ("labels", "probs")
 DATA = "none"
@@ -47,19 +49,19 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the released CIFAR-10 script, run_cifar-10.sh, and the defaults of cli_parser.py."""
 
-    batch_size: int = Field(256, ge=1)
-    generator_steps: int = Field(1, ge=1)
-    student_steps: int = Field(1, ge=1)
-    replays: int = Field(3, ge=0)
+    batch_size: Annotated[int, Log(10, 256)] = Field(256, ge=1)
+    generator_steps: Annotated[int, Log(1, 5)] = Field(1, ge=1)
+    student_steps: Annotated[int, Log(1, 5)] = Field(1, ge=1)
+    replays: Annotated[int, Range(0, 12)] = Field(3, ge=0)
     memory: int = Field(1_000_000, ge=1)  # images; the oldest leave first
-    diversity_weight: float = Field(0.2, ge=0)  # 0.04 in run_cifar-100.sh
-    grey_every: int = Field(8, ge=0)  # 0: no image is greyed
+    diversity_weight: Annotated[float, Log(0.01, 1.0)] = Field(0.2, ge=0)  # 0.04 in run_cifar-100.sh
+    grey_every: Annotated[int, Choice((0, 2, 8))] = Field(8, ge=0)  # 0: no image is greyed
     latent: int = Field(256, ge=1)
-    generator_width: int = Field(64, ge=1)
-    lr: float = Field(0.03, gt=0)
-    generator_lr: float = Field(1e-4, gt=0)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
+    lr: Annotated[float, Log(3e-3, 0.3)] = Field(0.03, gt=0)
+    generator_lr: Annotated[float, Log(1e-5, 1e-2)] = Field(1e-4, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
     lr_steps: tuple[float, ...] = (0.4, 0.8)
     lr_scale: float = Field(0.3, gt=0)
 

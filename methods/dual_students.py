@@ -28,6 +28,7 @@ Differs from the released code:
 import copy
 from collections.abc import Iterator
 from itertools import count
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from budgets import Oracle
 from methods.disguide import learn, twin_of
 from methods.generators import dfme_generator, to_image
 from methods.run import Run
+from methods.search import Log, Range
 
 ANSWERS = ("labels", "probs")
 DATA = "none"
@@ -47,19 +49,20 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the released CIFAR-10 script, run_cifar_ds.sh, and the defaults of train.py."""
 
-    batch_size: int = Field(256, ge=1)
-    generator_steps: int = Field(1, ge=1)
-    student_steps: int = Field(5, ge=1)
+    batch_size: Annotated[int, Log(5, 256)] = Field(256, ge=1)
+    generator_steps: Annotated[int, Log(1, 5)] = Field(1, ge=1)
+    student_steps: Annotated[int, Log(1, 10)] = Field(5, ge=1)
     latent: int = Field(256, ge=1)
-    generator_width: int = Field(64, ge=1)
-    lr: float = Field(0.3, gt=0)  # three times DFME's, for probabilities; no script for labels was released
-    generator_lr: float = Field(1e-4, gt=0)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
+    # three times DFME's, for probabilities; no script for labels was released
+    lr: Annotated[float, Log(1e-2, 0.5)] = Field(0.3, gt=0)
+    generator_lr: Annotated[float, Log(1e-5, 1e-2)] = Field(1e-4, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
     lr_steps: tuple[float, ...] = (0.1, 0.3, 0.5)
     lr_scale: float = Field(0.3, gt=0)
-    average_every: int = Field(10, ge=1)  # rounds
-    average_decay: float = Field(0.9, ge=0, lt=1)
+    average_every: Annotated[int, Log(1, 20)] = Field(10, ge=1)  # rounds
+    average_decay: Annotated[float, Range(0.5, 0.99)] = Field(0.9, ge=0, lt=1)
 
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import nn
 from methods.augment import Augment, augment
 from methods.pool import Pool
 from methods.run import Run
+from methods.search import Choice, Log
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
@@ -20,13 +22,13 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     that a student of few images is trained to its end as well.
     """
 
-    batch_size: int = Field(128, ge=1)
-    passes: int = Field(20, ge=1)
+    batch_size: Annotated[int, Log(16, 256)] = Field(128, ge=1)
+    passes: Annotated[int, Log(5, 100)] = Field(20, ge=1)
     min_steps: int = Field(1000, ge=1)
-    lr: float = Field(0.05, gt=0)
+    lr: Annotated[float, Log(5e-3, 0.5)] = Field(0.05, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    augment: Augment = "none"
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
+    augment: Annotated[Augment, Choice()] = "none"
     crop_padding: int = Field(4, ge=0)
 
 

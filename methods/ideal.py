@@ -21,7 +21,7 @@ Differs from the released code:
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from methods.augment import Augment, augment
 from methods.generators import UpsamplingGenerator, ideal_generator
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Choice, Log, Range
 
 ANSWERS = ("labels", "probs")
 DATA = "none"
@@ -43,18 +44,19 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the README's MNIST command of the released code (`--epochs=100 --batch_size=250`)."""
 
     relabel: Literal["once", "every_view"] = "once"
-    batch_size: int = Field(250, ge=1)
-    generator_steps: int = Field(30, ge=1)
-    generator_lr: float = Field(1e-3, gt=0)
-    generator_width: int = Field(64, ge=1)
+    batch_size: Annotated[int, Log(10, 500)] = Field(250, ge=1)
+    generator_steps: Annotated[int, Log(5, 50)] = Field(30, ge=1)
+    generator_lr: Annotated[float, Log(1e-4, 1e-1)] = Field(1e-3, gt=0)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
     latent: int = Field(256, ge=1)
-    reset_generator: bool = True
-    information_weight: float = Field(5.0, ge=0)
-    augment_generation: Augment = "crop_flip"
-    augment: Augment = "flip"  # released: crop_flip for CIFAR, flip for all others, digits among them
-    crop_padding: int = Field(4, ge=0)
-    passes: int = Field(1, ge=1)
-    lr: float = Field(0.01, gt=0)
+    reset_generator: Annotated[bool, Choice()] = True
+    information_weight: Annotated[float, Range(0.0, 10.0)] = Field(5.0, ge=0)
+    augment_generation: Annotated[Augment, Choice()] = "crop_flip"
+    # released: crop_flip for CIFAR, flip for all others, digits among them
+    augment: Annotated[Augment, Choice()] = "flip"
+    crop_padding: Annotated[int, Range(1, 4)] = Field(4, ge=0)
+    passes: Annotated[int, Log(1, 5)] = Field(1, ge=1)
+    lr: Annotated[float, Log(1e-3, 0.3)] = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
 

@@ -10,6 +10,7 @@ Differs from the paper:
 """
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,14 @@ from pydantic import BaseModel, Field
 from torch import Generator, Tensor
 
 from methods.noise import multiscale
+from methods.search import Range
 
 
 class Priors(BaseModel, frozen=True, extra="forbid"):
     """rotation: largest angle, degrees. one_colour: share of images mixed with a colour, not with another image."""
 
-    rotation: float = Field(45.0, ge=0)
-    one_colour: float = Field(0.5, ge=0, le=1)
+    rotation: Annotated[float, Range(0.0, 90.0)] = Field(45.0, ge=0)
+    one_colour: Annotated[float, Range(0.0, 1.0)] = Field(0.5, ge=0, le=1)
     mask_passes: int = Field(10, ge=0)
     mask_blur: float = Field(1 / 16, gt=0)  # of the image's side
 

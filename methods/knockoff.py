@@ -20,6 +20,7 @@ Differs from the released code:
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from torch import nn
 from budgets import Oracle
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Log, Range
 
 ANSWERS = ("labels", "probs")
 DATA = "other"
@@ -39,10 +41,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the README's training command (`--epochs 200 --lr 0.01`) and the defaults of adversary/train.py."""
 
     images: str = "photos"  # the other data set; ours, because it comes with scikit-learn and needs no download
-    batch_size: int = Field(64, ge=1)
-    passes: int = Field(200, ge=1)
-    lr: float = Field(0.01, gt=0)
-    momentum: float = Field(0.5, ge=0, lt=1)
+    batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
+    passes: Annotated[int, Log(20, 200)] = Field(200, ge=1)
+    lr: Annotated[float, Log(1e-3, 0.1)] = Field(0.01, gt=0)
+    momentum: Annotated[float, Range(0.0, 0.95)] = Field(0.5, ge=0, lt=1)
     lr_steps: tuple[float, ...] = (0.3, 0.6, 0.9)
     lr_scale: float = Field(0.1, gt=0)
 

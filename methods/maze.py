@@ -26,6 +26,7 @@ Differs from the released code:
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ from methods.generators import UpsamplingGenerator, to_image
 from methods.pool import to_8_bits
 from methods.replay import Replay
 from methods.run import Run
+from methods.search import Log, Range
 
 ANSWERS = ("probs",)
 DATA = "none"
@@ -46,18 +48,20 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the released src/utils/config.py, whose data set is CIFAR-10."""
 
-    batch_size: int = Field(128, ge=1)
+    batch_size: Annotated[int, Log(5, 128)] = Field(128, ge=1)
     generator_steps: int = Field(1, ge=1)
-    student_steps: int = Field(5, ge=2)  # the first is on the generator's own batch, the last is kept for replay
-    replays: int = Field(10, ge=0)
-    directions: int = Field(10, ge=1)
-    epsilon: float = Field(1e-3, gt=0)
+    # the first is on the generator's own batch, the last is kept for replay
+    student_steps: Annotated[int, Log(2, 10)] = Field(5, ge=2)
+    replays: Annotated[int, Range(0, 20)] = Field(10, ge=0)
+    directions: Annotated[int, Log(1, 10)] = Field(10, ge=1)
+    epsilon: Annotated[float, Log(1e-4, 1e-1)] = Field(1e-3, gt=0)
     latent: int = Field(100, ge=1)
-    generator_width: int = Field(64, ge=1)
-    lr: float = Field(0.1, gt=0)
-    generator_lr: float = Field(1e-4, gt=0)  # 1e-3 in the README's Fashion-MNIST command
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
+    lr: Annotated[float, Log(1e-3, 0.3)] = Field(0.1, gt=0)
+    # 1e-3 in the README's Fashion-MNIST command
+    generator_lr: Annotated[float, Log(1e-5, 1e-2)] = Field(1e-4, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
 
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:

@@ -11,7 +11,7 @@ Differs from the released code: none was found.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from budgets import Oracle
 from methods.fitting import Recipe, fit, optimizer_of
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Choice, Range
 
 ANSWERS = ("labels", "probs")
 DATA = "none"
@@ -31,8 +32,8 @@ PROTOCOL = "per_budget"
 class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: scales 2^0 to 2^5 as DIP-KD; the recipe is ours, the same for all controls."""
 
-    kind: Literal["uniform", "multiscale"] = "uniform"
-    scales: int = Field(6, ge=2)
+    kind: Annotated[Literal["uniform", "multiscale"], Choice()] = "uniform"
+    scales: Annotated[int, Range(2, 6)] = Field(6, ge=2)
     recipe: Recipe = Recipe()
 
 

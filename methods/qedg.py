@@ -26,6 +26,7 @@ Differs from the released code:
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from methods.generators import ideal_generator
 from methods.ideal import reset
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
+from methods.search import Log, Range
 
 ANSWERS = ("labels",)
 DATA = "none"
@@ -51,22 +53,22 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     diversity_weight 0.1, misfit_weight 1.5 and 3, and utils.py rotation (90, 180).
     """
 
-    batch_size: int = Field(512, ge=1)
-    generator_steps: int = Field(100, ge=1)
-    generator_lr: float = Field(1e-3, gt=0)
-    generator_width: int = Field(64, ge=1)
+    batch_size: Annotated[int, Log(50, 512)] = Field(512, ge=1)
+    generator_steps: Annotated[int, Log(10, 100)] = Field(100, ge=1)
+    generator_lr: Annotated[float, Log(3e-4, 1e-1)] = Field(1e-3, gt=0)
+    generator_width: Annotated[int, Log(8, 64)] = Field(64, ge=1)
     latent: int = Field(1024, ge=1)
-    confidence_weight: float = Field(1.0, ge=0)
-    diversity_weight: float = Field(0.01, ge=0)
-    threshold: float = Field(0.7, ge=0, le=1)
+    confidence_weight: Annotated[float, Log(0.1, 10.0)] = Field(1.0, ge=0)
+    diversity_weight: Annotated[float, Log(1e-3, 1.0)] = Field(0.01, ge=0)
+    threshold: Annotated[float, Range(0.3, 0.9)] = Field(0.7, ge=0, le=1)
     least_kept: float = Field(0.05, gt=0, le=1)  # ours
     rotation: tuple[float, float] = (-45.0, 45.0)
     crop_padding: int = Field(4, ge=0)
     free_flip: float = Field(0.025, ge=0, le=1)  # released: 0.05, but then the mirroring happens half the time
-    passes: int = Field(20, ge=1)
-    final_rounds: int = Field(50, ge=0)
-    misfit_weight: float = Field(2.0, ge=0)
-    lr: float = Field(0.01, gt=0)
+    passes: Annotated[int, Log(2, 20)] = Field(20, ge=1)
+    final_rounds: Annotated[int, Range(0, 50)] = Field(50, ge=0)
+    misfit_weight: Annotated[float, Range(0.0, 4.0)] = Field(2.0, ge=0)
+    lr: Annotated[float, Log(1e-3, 0.1)] = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
 
 

@@ -25,7 +25,7 @@ Differs from the released code:
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from budgets import Oracle
 from methods.boundary import Crossed, Search, nearest
 from methods.pool import to_8_bits
 from methods.run import Run
+from methods.search import Log, Range
 
 ANSWERS = ("labels", "probs")  # of probabilities it looks at the top-1 class only
 DATA = "none"
@@ -48,18 +49,19 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     """Defaults: the released get_pseudo_samples.py, get_soft_labels.py (mode mbd) and train_model_kd.py, for MNIST."""
 
     batch_size: int = Field(50, ge=1)  # samples searched side by side
-    candidates: int = Field(10, ge=1)  # ours
-    directions: int = Field(20, ge=1)
-    pushes: int = Field(40, ge=1)
-    push_step: float = Field(0.5, gt=0)
-    push_tries: int = Field(4, ge=1)  # the fourth, 0.06, is the first at which the released code warns
-    push_turns: int = Field(13, ge=0)
-    label_turns: int = Field(54, ge=0)
+    candidates: Annotated[int, Log(2, 20)] = Field(10, ge=1)  # ours
+    directions: Annotated[int, Log(1, 20)] = Field(20, ge=1)
+    pushes: Annotated[int, Log(1, 40)] = Field(40, ge=1)
+    push_step: Annotated[float, Log(0.1, 1.0)] = Field(0.5, gt=0)
+    # the fourth, 0.06, is the first at which the released code warns
+    push_tries: Annotated[int, Range(1, 6)] = Field(4, ge=1)
+    push_turns: Annotated[int, Range(0, 13)] = Field(13, ge=0)
+    label_turns: Annotated[int, Range(0, 54)] = Field(54, ge=0)
     search: Search = Search()
-    temperature: float = Field(20.0, gt=0)
-    passes: int = Field(200, ge=1)
+    temperature: Annotated[float, Log(1.0, 50.0)] = Field(20.0, gt=0)
+    passes: Annotated[int, Log(50, 400)] = Field(200, ge=1)
     train_batch_size: int = Field(512, ge=1)
-    lr: float = Field(1e-3, gt=0)  # released: 5e-3 for CIFAR-10
+    lr: Annotated[float, Log(3e-4, 1e-2)] = Field(1e-3, gt=0)  # released: 5e-3 for CIFAR-10
 
 
 class Samples:

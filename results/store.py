@@ -7,6 +7,7 @@ ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran
                 student.pt       the final student, if it was asked for
                 done.json        its totals: the mark of a finished cell, written last
                 failed.json      the reason, where it failed; a new attempt removes it
+                stopped.json     its totals so far, where a search for settings gave it up
 ROOT/RUN/run.json                the grid as planned: which cells, or why not
          tables/  figures/       what `bench report` makes of them
 """

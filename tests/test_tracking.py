@@ -15,7 +15,7 @@ import torch
 from mlflow import MlflowClient
 from support import CPU, QUICK
 
-from bench import execute, grid
+from bench import execute, grid, tune, tuned
 from bench.grid import Grid, Planned
 from bench.run import run_cell
 from bench.tracking import Follower, Mirror, TrackingError
@@ -163,3 +163,31 @@ def test_a_server_that_is_not_there_is_told_in_one_line(finished: Path, monkeypa
     with pytest.raises(TrackingError) as error:
         Mirror(finished, f"http://127.0.0.1:{free_port()}")
     assert "\n" not in str(error.value)
+
+
+def test_a_studys_trials_are_nested_under_its_run_and_mirrored_once(trained: Path, server: str) -> None:
+    (item,) = grid.plan(
+        DEFINITION.model_copy(update={"methods": {"noise": DEFINITION.methods["noise"]}, "budgets": [40]}),
+        trained,
+        NO_DATA,
+        gpu=False,
+    )
+    places = tune.Places(trained, NO_DATA)
+    study = tune.study_of(item, tune.Terms(held_out=20), [], "nested", places)
+    tune.work_on_trials(study, 3, places, CPU, lambda *_: None)
+    searched = tune.open_study(study, places)
+    files = tuned.write(study, searched, places, [])
+    for _ in range(2):
+        tuned.mirror(study, searched, places, files, server, pytest.fail)
+    client = MlflowClient(server)
+    found = client.get_experiment_by_name("nested")
+    assert found
+    runs = client.search_runs([found.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(trials) == len(runs) - 1 == 3
+    assert all("agreement" in run.data.metrics and "accuracy" not in run.data.metrics for run in trials)
+    assert "best.yaml" in {file.path for file in client.list_artifacts(parent.info.run_id)}
+    warnings: list[str] = []
+    tuned.mirror(study, searched, places, files, "http://127.0.0.1:1", warnings.append)
+    assert len(warnings) == 1

@@ -1,0 +1,83 @@
+"""What a student is examined on: the test split at last, and nothing of it while settings are being searched."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bench import checkpoint, data, teachers
+from bench.cell import Cell
+from bench.errors import UsageError
+from bench.tasks import Task
+from budgets import Budget, Inputs, Oracle
+from methods.noise import multiscale
+from methods.pool import to_8_bits
+from results.store import digest
+
+SEED = 20_000  # of the held-out images: no seed of a cell comes near it
+SCALES = 6  # of their noise, as many as the control `noise` mixes
+
+
+class Exam:
+    """Images and what is right about each: the true label for `accuracy`, the teacher's answer for `agreement`.
+
+    images: uint8 N x C x H x W. right: name of the figure -> int64 of N.
+    """
+
+    def __init__(self, images: Tensor, right: dict[str, Tensor]) -> None:
+        self.images, self.right = images, right
+
+    def measure(self, student: nn.Module) -> dict[str, float]:
+        """Each figure of a student in eval mode, as the share of images that it has right."""
+        answers = teachers.predict(student, self.images)
+        return {name: (answers == right).double().mean().item() for name, right in self.right.items()}
+
+
+class SealedSplit(data.Split):
+    """The test split as a trial meets it: there is nothing in it, and to look is an error."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Tensor:
+        raise PermissionError(f"a trial may not see the test split, not even its {name}")
+
+
+def sealed(dataset: data.Dataset, cell: Cell) -> data.Dataset:
+    """The data set as the cell may see it: without the test split, unless that is what it is examined on."""
+    return dataset if cell.exam == "test" else replace(dataset, test=SealedSplit())
+
+
+def exam_of(cell: Cell, dataset: data.Dataset, teacher: nn.Module, root: Path, device: torch.device) -> Exam:
+    """The exam that the cell names. On a split, the teacher's own answers pass no meter."""
+    if cell.exam in {"test", "validation"}:
+        split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
+        return Exam(split.images, {"accuracy": split.labels, "agreement": teachers.predict(teacher, split.images)})
+    saved = checkpoint.load(_file(cell.exam, root), cell.exam, device)
+    if saved is None:
+        raise UsageError(f"the held-out answers {cell.exam} are not in {root}; bench tune asks for them")
+    return Exam(saved["images"], {"agreement": saved["answers"]})
+
+
+def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
+    """Ask the teacher about images that no method will meet, keep the answers, and return the name of this exam.
+
+    The images are what somebody without data has, multi-scale noise. They go through a meter of their
+    own: all `queries` are charged to the study that asks for them. What is there is not asked again.
+    """
+    teacher, source = teachers.load(task, root, torch.device("cpu")), data.source_of(task.dataset)
+    name = f"agreement-{digest(f'{teachers.content_hash(teacher)} {queries} {inputs}')[:12]}"
+    if _file(name, root).exists():
+        return name
+    budget = Budget(queries, "labels", inputs)
+    oracle = Oracle(teachers.black_box(teacher), budget, shape=source.shape, classes=source.classes)
+    images = to_8_bits(multiscale(queries, source.shape, SCALES, torch.Generator().manual_seed(SEED)))
+    answers = torch.cat([oracle(batch) for batch in images.split(500)])
+    kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}
+    checkpoint.save(_file(name, root), {"code": name, **kept})
+    return name
+
+
+def _file(name: str, root: Path) -> Path:
+    return root / "held-out" / f"{name}.pt"
