@@ -22,7 +22,7 @@ from bench.tune import BUDGET, Places, Study, counted
 from methods import METHODS
 from methods.search import value_at
 from results import tuning
-from results.statistics import interval
+from results.statistics import half_width, spread
 from results.store import read_json, write_bytes
 
 PRIVATE = ("--data", "--out", "--storage", "--jobs", "--gpus", "--per-gpu", "--mlflow", "--device")
@@ -212,9 +212,8 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean test accuracy of each settings with n, and a 95 % interval where there are three seeds or more."""
     rows = []
     for label, group in table.groupby("settings", sort=False):
-        low, high = interval(group["accuracy"])
-        mean = group["accuracy"].mean()
-        rows.append({"settings": label, "accuracy": mean, "low": low, "high": high, "n": len(group)})
+        mean, half = group["accuracy"].mean(), half_width(spread(group["accuracy"]), len(group)).item()
+        rows.append({"settings": label, "accuracy": mean, "low": mean - half, "high": mean + half, "n": len(group)})
     return pd.DataFrame(rows, columns=["settings", "accuracy", "low", "high", "n"])
 
 
