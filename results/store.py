@@ -9,7 +9,7 @@ ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran
                 failed.json      the reason, where it failed; a new attempt removes it
                 stopped.json     its totals so far, where a search for settings gave it up
 ROOT/RUN/run.json                the grid as planned: which cells, or why not
-         tables/  figures/       what `bench report` makes of them
+         index.html  assets/  tables/  figures/    what `bench report` makes of them
 """
 
 import fcntl
