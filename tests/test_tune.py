@@ -326,8 +326,10 @@ def nothing_lost_or_counted_twice(table: pd.DataFrame) -> None:
     assert states == ({"lost": len(lost)} if len(lost) else {})
     settings = [name for name in table.columns if name in space(METHODS["noise"].Config)]
     for _, trial in lost.iterrows():
+        known = trial[settings].dropna()  # none yet, where the worker died while it drew them
         again = table[(table["trial"] > trial["trial"]) & (table["state"] == "complete")]
-        assert (again[settings].astype(str) == trial[settings].astype(str)).all(axis=1).sum() == 1
+        tried = (again[known.index].astype(str) == known.astype(str)).all(axis=1).sum()
+        assert tried == 1 if len(known) == len(settings) else tried >= 1
 
 
 @pytest.fixture
