@@ -1,13 +1,15 @@
 """Small real parts that tests share: a teacher, a student, an oracle, a run of a method."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import teachers
+from bench import cli, teachers
 from bench.cell import Cell, canonical_config
 from bench.tasks import task_of
 from budgets import Answers, Budget, Oracle
@@ -96,3 +98,14 @@ def digits_cell(root: Path, method: str, queries: int, seed: int = 0, **settings
     answers: Answers = METHODS[method].ANSWERS[0]
     config = canonical_config(method, {**QUICK[method], **settings})
     return Cell("digits-lenet", method, config, Budget(queries, answers), seed, record.hash)
+
+
+def bench(*arguments: str) -> int:
+    """Run the command in this process; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0

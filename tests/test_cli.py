@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from support import bench
 
-from bench import cli, data
+from bench import data
 from results.store import read_json
 
 TINY = """
@@ -35,17 +36,6 @@ def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (home / "tiny.yaml").write_text(TINY)
     monkeypatch.chdir(home)
     return home
-
-
-def bench(*arguments: str) -> int:
-    """Run the command in this process; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-    return 0
 
 
 def test_a_run_ends_with_a_table_and_the_paths_of_what_it_drew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

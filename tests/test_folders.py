@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import OFF, bench
+from support import bench
+from test_cli import OFF
 
 from bench import data
 from bench.data import SOURCES

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CPU
-from test_cli import bench
+from support import CPU, bench
 from torch import Tensor
 
 from bench import data, networks, roster, teachers

@@ -20,10 +20,10 @@ import pytest
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from support import CPU, QUICK, digits_cell
+from support import CPU, QUICK, bench, digits_cell
 from torch import Tensor
 
-from bench import cli, data, exam, grid, run, tune, tuned
+from bench import data, exam, grid, run, tune, tuned
 from bench.errors import UsageError
 from bench.grid import Grid
 from bench.run import CellFailed, run_cell
@@ -380,17 +380,6 @@ def test_thirty_trials_survive_the_death_of_two_of_four_workers_on_postgresql(ho
 
 
 # The command
-
-
-def bench(*arguments: str) -> int:
-    """Run the command in this process; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["bench", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-    return 0
 
 
 def test_tuned_settings_are_measured_at_last_and_a_grid_can_name_them(
