@@ -25,6 +25,7 @@ Differs from the released code:
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -124,13 +125,14 @@ class Vote(nn.Module):
 def disagreement_and_diversity(students: nn.ModuleList, images: Tensor) -> tuple[Tensor, Tensor]:
     """What the generator maximises: how far the students' predictions lie apart, and the entropy of their mean.
 
-    The first is the standard deviation of each probability over the students, |p - q| / sqrt(2) for
-    two, its mean over images and classes; the second takes the mean prediction over students and
-    images (released code, train.py, disguide_gen_loss).
+    The first is the standard deviation of each probability over the students, its mean over images and
+    classes; the second takes the mean prediction over students and images (released code, train.py,
+    disguide_gen_loss). For two students the deviation is |p - q| / sqrt(2), written so because the
+    gradient of `std` is infinite where both are all but equally sure.
     """
     probs = torch.stack([F.softmax(student(images), dim=1) for student in students])
     mean = (probs + 1e-6).mean(dim=(0, 1))
-    return probs.std(dim=0).mean(), -(mean * mean.log()).sum()
+    return (probs[0] - probs[1]).abs().mean() / math.sqrt(2), -(mean * mean.log()).sum()
 
 
 def learn(students: nn.ModuleList, optimizer: torch.optim.Optimizer, images: Tensor, answers: Tensor) -> Tensor:

@@ -33,6 +33,15 @@ def test_disagreement_is_the_spread_of_each_probability_between_the_students() -
     assert apart.item() == pytest.approx(0.6 / math.sqrt(2) / 2, abs=1e-5)
 
 
+def test_students_that_are_all_but_equally_sure_give_the_generator_a_finite_gradient() -> None:
+    sure = nn.ModuleList([pixel_student(1.0, 1e-40), pixel_student(1.0, 2e-40)])
+    images = MARKED.clone().requires_grad_()
+    apart, diverse = disguide.disagreement_and_diversity(sure, images)
+    (apart + diverse).backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+
+
 def test_diversity_is_the_entropy_of_the_mean_over_students_and_images() -> None:
     sure = nn.ModuleList([pixel_student(0.8, 0.2), pixel_student(0.8, 0.2)])
     apart, diverse = disguide.disagreement_and_diversity(sure, MARKED)
