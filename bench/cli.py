@@ -418,12 +418,12 @@ def _study(
 ) -> "Outcome":
     """Bring a study to so many trials, write what comes of it, and measure its best settings."""
     from bench import display, tune, tuned
+    from bench.trials import workers
 
     searched = tune.open_study(study, places)
+    jobs = workers(study, searched, trials, places, len(where))
     console.print(display.study(study, tuned.ended(searched), trials), markup=False)
-    _work(
-        console, "workers", tune.workers(study, searched, trials, places, len(where)), where, places.root, lambda: None
-    )
+    _work(console, "workers", jobs, where, places.root, lambda: None)
     if tuned.best(searched) is None:
         return tuned.nothing(study, searched)
     files = tuned.write(study, searched, places, sys.argv[1:])

@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from support import CPU, QUICK, bench, digits_cell
 from torch import Tensor
 
-from bench import data, exam, grid, run, tune, tuned
+from bench import data, exam, grid, run, trials, tune, tuned
 from bench.errors import UsageError
 from bench.grid import Grid
 from bench.run import CellFailed, run_cell
@@ -58,7 +58,7 @@ def study(
 def search(searching: Study, root: Path, total: int) -> optuna.Study:
     """Work on the study in this process until it has so many trials."""
     places = Places(root, NO_DATA)
-    tune.work_on_trials(searching, total, places, CPU, lambda *_: None)
+    trials.work_on_trials(searching, total, places, CPU, lambda *_: None)
     return tune.open_study(searching, places)
 
 
@@ -78,7 +78,7 @@ def test_every_method_can_be_tuned_and_what_is_drawn_is_a_config(name: str) -> N
     assert all(including(note, value_at(defaults, key)) == note for key, note in notes.items()), "default out of range"
     searched = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
-        drawn = tune.suggest(searched.ask(), notes)
+        drawn = trials.suggest(searched.ask(), notes)
         settings = config(**with_values(defaults, drawn)).model_dump(mode="json")
         assert {key: value_at(settings, key) for key in notes} == drawn
 
@@ -238,7 +238,7 @@ def test_a_trial_whose_worker_died_is_marked_and_queued_again_once(trained: Path
     searching = study(trained)
     searched = search(searching, trained, 1)
     dead = searched.ask()
-    drawn = tune.suggest(dead, searching.space())
+    drawn = trials.suggest(dead, searching.space())
     dead.set_user_attr("host", socket.gethostname())
     searched = search(searching, trained, 3)
     assert states(searched) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
@@ -269,19 +269,37 @@ def test_a_trial_that_is_still_held_is_left_alone(trained: Path) -> None:
     searched = tune.open_study(searching, places)
     alive = searched.ask()
     alive.set_user_attr("host", socket.gethostname())
-    worker = tune._Worker(searching, searched, 2, places, CPU, lambda *_: None)
+    worker = trials._Worker(searching, searched, 2, places, CPU, lambda *_: None)
     with lock(places.folder(searching) / "trials" / str(alive.number)):
         assert worker.one_trial()
         assert not worker.one_trial(), "there is room for two, one of which is running"
     assert states(searched) == ["RUNNING", "COMPLETE"]
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken_for_dead(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching, places = study(trained), Places(trained, NO_DATA)
+    searched = tune.open_study(searching, places)
+    ending = searched.ask()
+    ending.set_user_attr("host", socket.gethostname())
+
+    def ends_and_lets_go(_: Path) -> bool:
+        searched.tell(ending, 0.5)
+        return True
+
+    monkeypatch.setattr(trials, "is_free", ends_and_lets_go)
+    trials._Worker(searching, searched, 2, places, CPU, lambda *_: None)._bury_the_dead()
+    assert states(searched) == ["COMPLETE"]
+
+
 def test_of_two_trials_for_one_place_the_later_gives_up(trained: Path) -> None:
     searching, places = study(trained), Places(trained, NO_DATA)
     searched = tune.open_study(searching, places)
-    worker = tune._Worker(searching, searched, 1, places, CPU, lambda *_: None)
+    worker = trials._Worker(searching, searched, 1, places, CPU, lambda *_: None)
     worker._give_up_if_surplus(searched.ask())
-    with pytest.raises(tune._Surplus):
+    with pytest.raises(trials._Surplus):
         worker._give_up_if_surplus(searched.ask())
 
 
