@@ -27,6 +27,9 @@ SHARED = (
 )
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 @dataclass(frozen=True)
 class Cell:
     """task, method: names in TASKS and METHODS. config: the method's whole Config as canonical JSON.
@@ -72,7 +75,7 @@ class Cell:
 
     def name(self) -> str:
         """The name of the cell's folder: readable, with a hash of its identity."""
-        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        canonical = _CANONICAL.encode(self.identity())
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         budget = self.budget
         return f"{self.task}.{self.method}.{budget.queries}-{budget.answers}.s{self.seed}.{digest}"
@@ -81,7 +84,7 @@ class Cell:
 def canonical_config(method: str, settings: dict[str, Any]) -> str:
     """The method's Config with all defaults filled in, as canonical JSON; pydantic.ValidationError for bad settings."""
     config = METHODS[method].Config(**settings)
-    return json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return _CANONICAL.encode(config.model_dump(mode="json"))
 
 
 @cache

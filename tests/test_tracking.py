@@ -19,6 +19,7 @@ from bench import execute, grid, tune, tuned
 from bench.grid import Grid, Planned
 from bench.run import run_cell
 from bench.tracking import Follower, Mirror, TrackingError
+from bench.trials import work_on_trials
 from results import report
 from results.store import read_json
 
@@ -174,7 +175,7 @@ def test_a_studys_trials_are_nested_under_its_run_and_mirrored_once(trained: Pat
     )
     places = tune.Places(trained, NO_DATA)
     study = tune.study_of(item, tune.Terms(held_out=20), [], "nested", places)
-    tune.work_on_trials(study, 3, places, CPU, lambda *_: None)
+    work_on_trials(study, 3, places, CPU, lambda *_: None)
     searched = tune.open_study(study, places)
     files = tuned.write(study, searched, places, [])
     for _ in range(2):
