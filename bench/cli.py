@@ -100,8 +100,9 @@ def run(
     execute.write_run(folder, name or grid_name, chosen, planned, out, where[0].device)
     mirror = Follower(folder, mlflow or default_uri(out), lambda line: console.print(line, style="yellow"))
     wanted = [item for item in planned if item.state not in ({"done"} if rerun else {"done", "stale"})]
-    cells = execute.cell_jobs(wanted, out, data, outside, keep_student=keep_students)
-    failed += _work(console, "cells", cells, where, out, mirror.tick)
+    cells = (item.cell for item in wanted if item.cell)
+    jobs_of_cells = execute.cell_jobs(cells, out, data, outside, keep_student=keep_students)
+    failed += _work(console, "cells", jobs_of_cells, where, out, mirror.tick)
     _report(console, folder)
     mirror.finish()
     raise typer.Exit(1 if failed else 0)
@@ -417,7 +418,7 @@ def _study(
     mlflow: str,
 ) -> "Outcome":
     """Bring a study to so many trials, write what comes of it, and measure its best settings."""
-    from bench import display, tune, tuned
+    from bench import display, execute, tune, tuned
     from bench.trials import workers
 
     searched = tune.open_study(study, places)
@@ -428,7 +429,8 @@ def _study(
         return tuned.nothing(study, searched)
     files = tuned.write(study, searched, places, sys.argv[1:])
     cells = tuned.final_cells(study, searched, places, final_seeds)
-    _work(console, "runs", tuned.jobs(cells, places), where, places.root, lambda: None)
+    measurements = execute.cell_jobs(cells, places.root, places.data, places.outside)
+    _work(console, "runs", measurements, where, places.root, lambda: None)
     outcome = tuned.outcome(study, searched, places, cells, complete=tune.finished(searched, trials))
     tuned.mirror(study, searched, places, files, mlflow, lambda line: console.print(line, style="yellow"))
     console.print(f"{study.name}:\n{display.paths(files)}", markup=False)

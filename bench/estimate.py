@@ -71,7 +71,8 @@ def _measured(tasks: set[str], cells: Path, device: str) -> tuple[dict[Key, list
 
 
 def _teacher_bytes(task: Task) -> int:
-    """The size of a teacher's weights."""  # made in earnest: torch's `meta` device takes a second for its imports
+    """The size of a teacher's weights."""
     source = data.source_of(task.dataset)
+    # Made in earnest: torch's `meta` device would take a second for its imports.
     network = networks.NETWORKS[task.teacher](source.shape, source.classes)
     return sum(value.nbytes for value in network.state_dict().values())

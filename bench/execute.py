@@ -55,11 +55,11 @@ def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path, outsid
 
 
 def cell_jobs(
-    planned: Iterable[Planned], root: Path, data_folder: Path, outside: Outside = (), *, keep_student: bool
+    cells: Iterable[Cell], root: Path, data_folder: Path, outside: Outside = (), *, keep_student: bool = False
 ) -> list[Job]:
-    """One job for each cell of the plan, largest budgets first, so that no long one is left to the end."""
-    cells = {item.cell.name(): item.cell for item in planned if item.cell}
-    largest_first = sorted(cells.items(), key=lambda named: -named[1].budget.queries)
+    """One job for each cell, largest budgets first, so that no long one is left to the end."""
+    named = {cell.name(): cell for cell in cells}
+    largest_first = sorted(named.items(), key=lambda item: -item[1].budget.queries)
     places = (root.resolve(), data_folder.resolve(), outside)
     return [
         Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries) for name, cell in largest_first

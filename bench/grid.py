@@ -188,12 +188,12 @@ def select(grid: Grid, filters: Mapping[str, Iterable[str]], exclude: Iterable[s
     for axis, globs in filters.items():
         wanted = [glob for text in globs for glob in text.split(",")]
         if wanted and axis in {"task", "dataset"}:
-            update["tasks"] = _filter(axis, update.get("tasks", grid.tasks), wanted, _names_of(axis))
+            update["tasks"] = matching(axis, update.get("tasks", grid.tasks), wanted, _names_of(axis))
         elif wanted and axis == "method":
-            kept = _filter(axis, list(grid.methods), wanted, lambda label: (label, grid.methods[label].method))
+            kept = matching(axis, list(grid.methods), wanted, lambda label: (label, grid.methods[label].method))
             update["methods"] = {label: grid.methods[label] for label in kept}
         elif wanted and axis == "budget":
-            update["budgets"] = _filter(axis, grid.budgets, wanted, lambda n: (str(n),))
+            update["budgets"] = matching(axis, grid.budgets, wanted, lambda n: (str(n),))
     exclusions = []
     for text in exclude:
         axis, separator, glob = text.partition("=")
@@ -362,7 +362,7 @@ def _names_of(axis: str) -> Any:
     return (lambda name: (name,)) if axis == "task" else (lambda name: (task_of(name).dataset,))
 
 
-def _filter(axis: str, values: list[Any], wanted: list[str], names: Any) -> list[Any]:
+def matching(axis: str, values: list[Any], wanted: list[str], names: Any) -> list[Any]:
     """The values one of whose names matches one of the globs; each glob must match something."""
     for glob in wanted:
         if not any(_matches(axis, glob, *names(value)) for value in values):

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import data, grid, teachers
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError
 from bench.recipes import EXPECTED, name_of
 from bench.tasks import TASKS, Task, task_of
 from results.store import read_json
@@ -44,10 +43,7 @@ class Line:
 def choose(globs: Iterable[str]) -> dict[str, Task]:
     """The teachers of all tasks that match, one task for each teacher; UsageError for a glob that matches none."""
     wanted = [glob for text in globs for glob in text.split(",")] or ["*"]
-    for glob in wanted:
-        if not any(fnmatchcase(name, glob) for name in TASKS):
-            raise unknown("task", glob, TASKS)
-    names = (name for name in TASKS if any(fnmatchcase(name, glob) for glob in wanted))
+    names = grid.matching("task", list(TASKS), wanted, lambda name: (name,))
     return {name_of(task): task for task in map(task_of, names)}
 
 
@@ -60,9 +56,10 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     }
 
 
-def _line(name: str, task: Task, root: Path, data_folder: Path, *, gpu: bool) -> Line:
+def _line(
+    name: str, task: Task, record: teachers.TeacherRecord | None, root: Path, data_folder: Path, *, gpu: bool
+) -> Line:
     """What is on record of a teacher, or why there is none."""
-    record = teachers.record_of(task, root)
     if record is None:
         reason = grid.obstacle(task, data_folder, gpu)
         return Line(name, "cannot run here" if reason else "missing", note=reason or "")
@@ -99,7 +96,7 @@ def lines(
         if check_on and record:
             found.append(_check(name, task, record, root, data_folder, torch.device(check_on)))
         else:
-            found.append(_line(name, task, root, data_folder, gpu=gpu))
+            found.append(_line(name, task, record, root, data_folder, gpu=gpu))
     return found
 
 

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench import execute, teachers
 from bench.cell import Cell
-from bench.executors import Job
 from bench.grid import Planned
 from bench.tasks import task_of
 from bench.tracking import Mirror, TrackingError
@@ -187,12 +186,6 @@ def final_cells(study: Study, searched: optuna.Study, places: Places, seeds: int
         for config in configs
         for seed in range(seeds)
     ]
-
-
-def jobs(cells: list[Cell], places: Places) -> list[Job]:
-    """One job for each cell."""
-    where = (places.root, places.data, places.outside, False)
-    return [Job(cell.name(), execute.work_on_cell, (cell, *where), size=cell.budget.queries) for cell in cells]
 
 
 def measured(study: Study, cells: list[Cell], places: Places) -> pd.DataFrame:
