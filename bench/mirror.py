@@ -148,11 +148,12 @@ class Mirror:
         import mlflow
         import torch
 
-        from bench import data, networks
-        from bench.tasks import task_of
+        from bench.tasks import networks
+        from bench.tasks.data import sources
+        from bench.tasks.table import task_of
 
         task = task_of(entry["task"])
-        source = data.source_of(task.dataset)
+        source = sources.source_of(task.dataset)
         student = networks.build(task.student, source.shape, source.classes)
         student.load_state_dict(torch.load(folder / "student.pt", map_location="cpu", weights_only=True))
         mlflow.set_tracking_uri(self._client.tracking_uri)

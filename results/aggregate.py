@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.looks import RANKED, REFERENCE
+from results.report.style import RANKED, REFERENCE
 from results.statistics import Floats, improvement_interval, iqm, iqm_interval, probability_of_improvement
 
 ALL = "all data sets"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from support import CPU
 
-from bench import teachers
-from bench.tasks import task_of
+from bench.boxes import teachers
+from bench.tasks.table import task_of
 
 torch.set_num_threads(1)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import cli, teachers
-from bench.cell import Cell, canonical_config
-from bench.tasks import task_of
+from bench.boxes import teachers
+from bench.cells.cell import Cell, canonical_config
+from bench.cli import app
+from bench.tasks.table import task_of
 from budgets import Answers, Budget, Oracle
 from methods import METHODS
 from methods.run import Run
@@ -105,7 +106,7 @@ def bench(*arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["bench", *arguments])
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             return int(end.code or 0)
     return 0

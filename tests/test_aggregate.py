@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from results import aggregate
-from results.looks import CONTROL, RANKED, REFERENCE
+from results.report.style import CONTROL, RANKED, REFERENCE
 
 TEACHERS = {"a": 1.0, "b": 0.8, "c": 0.5}
 DATASETS = {"a": "digits", "b": "digits", "c": "mnist"}

@@ -13,7 +13,7 @@ ARROWS = {
     "methods": {"methods", "budgets"},
     "bench": {"bench", "methods", "budgets", "results"},
 }
-MAY_SPEAK = {"bench/cli.py": {"print", "console"}, "bench/display.py": {"console"}}
+MAY_SPEAK = {"bench/cli/app.py": {"print", "console"}, "bench/cli/show.py": {"console"}}
 
 
 def files_of(package: str) -> list[Path]:
@@ -55,7 +55,7 @@ def read(source: str) -> ast.AST:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"budgets/oracle.py", "methods/ideal.py", "bench/run.py", "results/store.py"} <= set(SOURCES)
+    assert {"budgets/oracle.py", "methods/ideal.py", "bench/cells/run.py", "results/store.py"} <= set(SOURCES)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -82,7 +82,7 @@ def test_a_meter_is_built_for_a_cell_and_for_held_out_answers_and_nowhere_else()
         for node in ast.walk(read(source))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Oracle"
     }
-    assert builders == {"bench/run.py", "bench/exam.py"}
+    assert builders == {"bench/cells/run.py", "bench/cells/exam.py"}
 
 
 def test_tests_are_no_package_which_would_hide_the_real_ones() -> None:

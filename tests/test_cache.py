@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import cache, data
 from bench.errors import UsageError
+from bench.tasks.data import cache, sources
 
 
 @pytest.fixture
@@ -86,34 +86,34 @@ def small_mnist(tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPa
             file.parent.mkdir(parents=True, exist_ok=True)
             sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
             file.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.to(torch.uint8).numpy().tobytes())
-    small = replace(data.SOURCES["mnist"], validation=3, sizes=(20, 10), checksums=dict)
-    monkeypatch.setitem(data.SOURCES, "mnist", small)
+    small = replace(sources.SOURCES["mnist"], validation=3, sizes=(20, 10), checksums=dict)
+    monkeypatch.setitem(sources.SOURCES, "mnist", small)
     return tmp_path
 
 
 def test_a_data_set_is_decoded_once_and_again_when_a_file_changes(small_mnist: Path) -> None:
-    assert not data.is_decoded("mnist", small_mnist)
-    data.load("mnist", small_mnist)
-    assert data.is_decoded("mnist", small_mnist)
+    assert not sources.is_decoded("mnist", small_mnist)
+    sources.load("mnist", small_mnist)
+    assert sources.is_decoded("mnist", small_mnist)
     labels = small_mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-10] + bytes(reversed(range(10))))
-    assert not data.is_decoded("mnist", small_mnist)
-    assert data.load("mnist", small_mnist).test.labels.tolist() == list(reversed(range(10)))
+    assert not sources.is_decoded("mnist", small_mnist)
+    assert sources.load("mnist", small_mnist).test.labels.tolist() == list(reversed(range(10)))
 
 
 def test_a_cached_data_set_needs_no_torchvision(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = data.load("mnist", small_mnist)
+    first = sources.load("mnist", small_mnist)
     monkeypatch.setitem(sys.modules, "torchvision", None)  # an import of it would fail
-    again = data.load("mnist", small_mnist)
+    again = sources.load("mnist", small_mnist)
     assert torch.equal(again.train.labels, first.train.labels)
 
 
 def test_the_digits_need_no_cache(cache_folder: Path) -> None:
-    assert data.is_decoded("digits", Path("nowhere"))
-    data.load("digits", Path("nowhere"))
+    assert sources.is_decoded("digits", Path("nowhere"))
+    sources.load("digits", Path("nowhere"))
     assert not cache_folder.exists()
 
 
 def test_an_image_changed_in_memory_stays_as_it_was_in_the_cache(small_mnist: Path) -> None:
-    data.load("mnist", small_mnist).test.images.fill_(7)
-    assert not data.load("mnist", small_mnist).test.images.any()
+    sources.load("mnist", small_mnist).test.images.fill_(7)
+    assert not sources.load("mnist", small_mnist).test.images.any()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import bench
 
-from bench import data
+from bench.tasks.data import sources
 from results.store import read_json
 
 TINY = """
@@ -158,7 +158,7 @@ def test_an_output_folder_that_cannot_be_written_is_told_in_one_line(capsys: pyt
 def test_a_fault_of_the_harness_ends_with_3(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "missing", lambda *_: 1 / 0)
+    monkeypatch.setattr(sources, "missing", lambda *_: 1 / 0)
     assert bench("plan") == 3
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error

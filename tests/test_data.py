@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import data
-from bench.data import Dataset, Split
 from bench.errors import UsageError
+from bench.tasks.data import sources
+from bench.tasks.data.sources import Dataset, Split
 
 KEPT_APART = 3
 
@@ -40,8 +40,8 @@ def random_split(n: int, *shape: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 
 def test_the_digits_come_with_scikit_learn_and_need_no_folder() -> None:
-    digits = data.load("digits", Path("no-such-folder"))
-    assert data.missing("digits", Path("no-such-folder")) is None
+    digits = sources.load("digits", Path("no-such-folder"))
+    assert sources.missing("digits", Path("no-such-folder")) is None
     for split in (digits.train, digits.validation, digits.test):
         assert split.images.dtype == torch.uint8
         assert split.images.shape == (len(split), 1, 8, 8)
@@ -53,7 +53,7 @@ def test_the_digits_come_with_scikit_learn_and_need_no_folder() -> None:
 def test_the_splits_of_the_digits_share_no_image_and_together_are_all_1797() -> None:
     from sklearn.datasets import load_digits
 
-    digits = data.load("digits", Path())
+    digits = sources.load("digits", Path())
     bunch = load_digits()
     pixels = torch.from_numpy(bunch.images * 255 / 16).round().to(torch.uint8)
     splits = (digits.train, digits.validation, digits.test)
@@ -64,9 +64,9 @@ def test_the_splits_of_the_digits_share_no_image_and_together_are_all_1797() -> 
 
 def test_a_data_set_is_split_the_same_way_each_time_whatever_the_seed() -> None:
     torch.manual_seed(1)
-    first = data.load("digits", Path())
+    first = sources.load("digits", Path())
     torch.manual_seed(2)
-    second = data.load("digits", Path())
+    second = sources.load("digits", Path())
     for one, other in ((first.train, second.train), (first.validation, second.validation), (first.test, second.test)):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
@@ -90,13 +90,13 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             images, labels = random_split(n, 28, 28, seed=seed)
             write_idx(tmp_path / name / "raw" / f"{part}-images-idx3-ubyte", images)
             write_idx(tmp_path / name / "raw" / f"{part}-labels-idx1-ubyte", labels)
-        monkeypatch.setitem(data.SOURCES, known_as, small(known_as, 20, 10, checksums=dict))
+        monkeypatch.setitem(sources.SOURCES, known_as, small(known_as, 20, 10, checksums=dict))
     return tmp_path
 
 
-def small(name: str, train: int, test: int, **changed: Any) -> data.Source:
+def small(name: str, train: int, test: int, **changed: Any) -> sources.Source:
     """The source of that name as it would be for so few images."""
-    return replace(data.SOURCES[name], validation=KEPT_APART, sizes=(train, test), **changed)
+    return replace(sources.SOURCES[name], validation=KEPT_APART, sizes=(train, test), **changed)
 
 
 def assert_is(dataset: Dataset, train: Split, test: Split) -> None:
@@ -112,7 +112,7 @@ def test_grey_images_are_read_from_the_public_idx_files(small_mnist: Path, name:
         Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
         for images, labels in (random_split(20, 28, 28, seed=0), random_split(10, 28, 28, seed=1))
     )
-    dataset = data.load(name, small_mnist)
+    dataset = sources.load(name, small_mnist)
     assert dataset.train.images.shape == (17, 1, 28, 28)
     assert_is(dataset, train, test)
 
@@ -123,7 +123,7 @@ def test_a_file_cut_short_is_a_usage_error_of_one_line(small_mnist: Path, file: 
     path = small_mnist / "MNIST" / "raw" / file
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UsageError) as error:
-        data.load("mnist", small_mnist)
+        sources.load("mnist", small_mnist)
     assert_one_line(str(error.value), "mnist", str(small_mnist))
 
 
@@ -135,27 +135,27 @@ def test_a_file_cut_short_is_a_usage_error_of_one_line(small_mnist: Path, file: 
 def test_a_file_that_is_something_else_is_a_usage_error_of_one_line(small_mnist: Path, content: bytes) -> None:
     (small_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(UsageError) as error:
-        data.load("mnist", small_mnist)
+        sources.load("mnist", small_mnist)
     assert_one_line(str(error.value), "mnist", str(small_mnist))
 
 
 def test_fewer_labels_than_images_are_a_usage_error(small_mnist: Path) -> None:
     write_idx(small_mnist / "MNIST" / "raw" / "train-labels-idx1-ubyte", np.zeros(19, dtype=np.uint8))
     with pytest.raises(UsageError):
-        data.load("mnist", small_mnist)
+        sources.load("mnist", small_mnist)
 
 
 @pytest.mark.parametrize("file", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_a_file_that_lacks_among_others_is_a_usage_error_of_one_line(small_mnist: Path, file: str) -> None:
     (small_mnist / "MNIST" / "raw" / file).unlink()
     with pytest.raises(UsageError) as error:
-        data.load("mnist", small_mnist)
+        sources.load("mnist", small_mnist)
     assert_one_line(str(error.value), "mnist", str(small_mnist))
 
 
 @pytest.mark.skipif("BENCH_DATA" not in os.environ, reason="BENCH_DATA names no folder with the real MNIST")
 def test_the_real_mnist_is_the_one_everybody_has() -> None:
-    mnist = data.load("mnist", Path(os.environ["BENCH_DATA"]))
+    mnist = sources.load("mnist", Path(os.environ["BENCH_DATA"]))
     assert [len(split) for split in (mnist.train, mnist.validation, mnist.test)] == [55_000, 5_000, 10_000]
     assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert mnist.train.images.float().mean().item() / 255 == pytest.approx(0.1307, abs=0.001)
@@ -185,7 +185,7 @@ def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch", 10, 6)])
     checksum = write("batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": checksum})
-    monkeypatch.setitem(data.SOURCES, "cifar10", small("cifar10", 50, 10))
+    monkeypatch.setitem(sources.SOURCES, "cifar10", small("cifar10", 50, 10))
     return tmp_path
 
 
@@ -195,7 +195,7 @@ def test_colour_images_are_read_from_the_public_pickles_channels_first(small_cif
         images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
         return Split(torch.from_numpy(images), torch.from_numpy(np.concatenate([labels for _, labels in parts])).long())
 
-    dataset = data.load("cifar10", small_cifar10)
+    dataset = sources.load("cifar10", small_cifar10)
     assert dataset.train.images.shape == (47, 3, 32, 32)
     assert dataset.train.images.is_contiguous()
     assert_is(dataset, split(10, 1, 2, 3, 4, 5), split(10, 6))
@@ -206,7 +206,7 @@ def test_a_pickle_cut_short_is_a_usage_error_of_one_line(small_cifar10: Path, fi
     path = small_cifar10 / "cifar-10-batches-py" / file
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UsageError) as error:
-        data.load("cifar10", small_cifar10)
+        sources.load("cifar10", small_cifar10)
     assert_one_line(str(error.value), "cifar10", str(small_cifar10))
 
 
@@ -225,18 +225,18 @@ def test_a_data_set_that_is_not_there_is_one_line_naming_folder_file_and_option(
     tmp_path: Path, name: str, file: str
 ) -> None:
     with pytest.raises(UsageError) as error:
-        data.load(name, tmp_path)
+        sources.load(name, tmp_path)
     assert_one_line(str(error.value), name, str(tmp_path), file, "--data", "--download")
-    assert data.missing(name, tmp_path) == str(error.value)
+    assert sources.missing(name, tmp_path) == str(error.value)
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("mnst", "mnist"), ("cifar-10", "cifar10"), ("digit", "digits")])
 def test_an_unknown_data_set_is_answered_with_the_nearest_known_one(typo: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"unknown data set '{typo}'; did you mean {meant}"):
-        data.load(typo, Path())
+        sources.load(typo, Path())
 
 
 def test_a_name_like_no_other_is_answered_with_all_that_are_known() -> None:
     with pytest.raises(UsageError) as error:
-        data.load("photos", Path())
-    assert_one_line(str(error.value), *data.SOURCES)
+        sources.load("photos", Path())
+    assert_one_line(str(error.value), *sources.SOURCES)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support import digits_cell
 
-from bench.cell import Cell
-from bench.estimate import estimate, seconds_at
-from bench.grid import Planned
-from bench.tasks import task_of
+from bench.cells.cell import Cell
+from bench.grids.definition import Planned
+from bench.grids.estimate import estimate, seconds_at
+from bench.tasks.table import task_of
 from results.store import write_json
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.executors import Event, Job
+from bench.executors.jobs import Event, Job
 from bench.executors.local import Slot, execute, slots
 
 ONE, TWO = [Slot("cpu", 1)], [Slot("cpu", 1)] * 2

@@ -10,9 +10,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from results import figures
-from results.looks import CONTROL, RANKED, REFERENCE
 from results.published import COLUMNS
+from results.report import figures
+from results.report.style import CONTROL, RANKED, REFERENCE
 
 NAN = float("nan")
 ROLES = {"IDEAL": RANKED, "DFME": RANKED, "uniform noise": CONTROL, "real images": REFERENCE}

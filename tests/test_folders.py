@@ -11,12 +11,12 @@ from PIL import Image
 from support import bench
 from test_cli import OFF
 
-from bench import data
-from bench.data import SOURCES
+from bench.boxes.recipes import RECIPES
 from bench.errors import UsageError
-from bench.folders import Folder, parse, register
-from bench.recipes import RECIPES
-from bench.tasks import TASKS
+from bench.tasks.data import sources
+from bench.tasks.data.sources import SOURCES
+from bench.tasks.image_folder import Folder, parse, register
+from bench.tasks.table import TASKS
 
 
 def draw(root: Path, side: int = 40, colour: bool = False, test: str = "test") -> Path:
@@ -49,12 +49,12 @@ def task_of(root: Path, teacher: str = "lenet5", student: str = "mlp") -> str:
 
 def test_a_folder_becomes_a_task_named_by_itself_and_its_content(tmp_path: Path) -> None:
     name = task_of(draw(tmp_path / "My Pets"))
-    source = data.source_of(TASKS[name].dataset)
+    source = sources.source_of(TASKS[name].dataset)
     assert name == f"{TASKS[name].dataset}-lenet5-mlp"
     assert TASKS[name].dataset.startswith("folder-my-pets-")
     assert (source.shape, source.classes) == ((1, 32, 32), 3)
     assert RECIPES[TASKS[name].dataset] is RECIPES["folder"]
-    dataset = data.load(TASKS[name].dataset, Path("elsewhere"))
+    dataset = sources.load(TASKS[name].dataset, Path("elsewhere"))
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 18]
     thirds = dataset.test.images.float().mean(dim=(1, 2))[:, [5, 16, 27]]
     assert thirds.argmax(dim=1).tolist() == dataset.test.labels.tolist()
@@ -74,20 +74,20 @@ def test_the_name_is_the_same_wherever_the_folder_lies_and_another_when_an_image
 )
 def test_size_and_colours_follow_the_images(tmp_path: Path, side: int, colour: bool, shape: tuple[int, ...]) -> None:
     name = task_of(draw(tmp_path / "pets", side, colour))
-    assert data.source_of(TASKS[name].dataset).shape == shape
-    assert data.load(TASKS[name].dataset, tmp_path).test.images.shape[1:] == shape
+    assert sources.source_of(TASKS[name].dataset).shape == shape
+    assert sources.load(TASKS[name].dataset, tmp_path).test.images.shape[1:] == shape
 
 
 def test_one_small_image_makes_all_32_pixels_and_one_in_colour_makes_all_three_channels(tmp_path: Path) -> None:
     root = draw(tmp_path / "pets", 64)
     Image.fromarray(np.zeros((40, 90, 3), dtype=np.uint8)).save(root / "train" / "cats" / "00.png")
-    assert data.source_of(TASKS[task_of(root)].dataset).shape == (3, 32, 32)
+    assert sources.source_of(TASKS[task_of(root)].dataset).shape == (3, 32, 32)
 
 
 def test_the_test_part_may_be_called_val_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     root = draw(tmp_path / "pets", test="val")
     (root / "train" / "cats" / ".DS_Store").write_text("no image")
-    assert len(data.load(TASKS[task_of(root)].dataset, tmp_path).test) == 18
+    assert len(sources.load(TASKS[task_of(root)].dataset, tmp_path).test) == 18
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_an_image_cut_short_is_told_when_it_is_decoded(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     name = task_of(root)
     with pytest.raises(UsageError, match=r"dogs/03\.png is no image, or a broken one"):
-        data.load(TASKS[name].dataset, tmp_path)
+        sources.load(TASKS[name].dataset, tmp_path)
 
 
 def test_a_folder_runs_from_images_to_a_curve_and_its_cells_are_found_again(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import digits_cell
 
-from bench.run import run_cell
+from bench.cells.run import run_cell
 from results.store import read_json
 
 pytestmark = [

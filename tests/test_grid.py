@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from support import CPU, digits_cell
 
-from bench import grid, run
-from bench.cell import Cell
+from bench.boxes.teachers import TeacherRecord
+from bench.cells import run
+from bench.cells.cell import Cell
+from bench.cells.run import run_cell
 from bench.errors import UsageError
-from bench.grid import Grid, Planned, configure, plan, select
-from bench.run import run_cell
-from bench.teachers import TeacherRecord
+from bench.grids import definition as grids
+from bench.grids.definition import Grid, Planned, configure, plan, select
 from budgets import Budget
 
 NO_DATA = Path("no-data")
@@ -42,8 +43,8 @@ def written(folder: Path, text: str) -> str:
 
 
 def test_every_shipped_grid_plans() -> None:
-    for name in grid.shipped():
-        short, definition = grid.load(name)
+    for name in grids.shipped():
+        short, definition = grids.load(name)
         assert short == name
         assert planned(definition)
 
@@ -103,8 +104,8 @@ def test_an_entry_may_enter_some_tasks_alone_and_have_settings_of_its_own_there(
 
 
 def test_a_file_may_stand_for_a_part_of_another_grid() -> None:
-    name, part = grid.load("paper-small")
-    _, whole = grid.load("paper")
+    name, part = grids.load("paper-small")
+    _, whole = grids.load("paper")
     assert name == "paper-small"
     assert part.description != whole.description
     in_whole = [run for run in planned(whole) if run.task.startswith(("mnist", "fmnist"))]
@@ -112,7 +113,7 @@ def test_a_file_may_stand_for_a_part_of_another_grid() -> None:
 
 
 def test_filters_select_exactly_what_they_name() -> None:
-    _, paper = grid.load("paper")
+    _, paper = grids.load("paper")
     chosen = select(paper, {"task": ["mnist*"], "budget": ["5k,25k"], "method": ["ideal,noise*"]})
     runs = planned(chosen.model_copy(update={"seeds": [0]}))
     assert {run.task for run in runs} == {"mnist-mlp", "mnist-lenet", "mnist-lenet5", "mnist-alexnet"}
@@ -194,23 +195,23 @@ seeds: 1
 )
 def test_a_bad_grid_file_is_told_in_one_line(tmp_path: Path, good: str, bad: str, told: str) -> None:
     with pytest.raises(UsageError) as error:
-        planned(grid.load(written(tmp_path, GOOD.replace(good, bad)))[1])
+        planned(grids.load(written(tmp_path, GOOD.replace(good, bad)))[1])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_grid_is_told_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown grid 'papper'; did you mean paper"):
-        grid.load("papper")
+        grids.load("papper")
 
 
 def test_a_missing_grid_file_is_told_its_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent\.yaml cannot be read: No such file"):
-        grid.load(str(tmp_path / "absent.yaml"))
+        grids.load(str(tmp_path / "absent.yaml"))
 
 
 def test_what_cannot_run_here_is_planned_with_its_reason() -> None:
-    _, paper = grid.load("paper")
+    _, paper = grids.load("paper")
     runs = planned(paper)
     reasons = {run.task: run.reason for run in runs}
     assert reasons["cifar10-resnet18"] == "no GPU here; --device cpu runs it all the same"
@@ -236,7 +237,7 @@ def test_a_plan_knows_what_is_done_failed_or_stale(trained: Path, monkeypatch: p
 def test_a_plan_of_a_hundred_thousand_cells_takes_under_two_seconds(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid.teachers, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
+    monkeypatch.setattr(grids.teachers, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
     (trained / "cells" / "something").mkdir(parents=True)
     methods = {f"noise-{i}": {"method": "noise", "config": {"scales": i + 2}} for i in range(50)}
     definition = small(methods=methods, budgets=list(range(1, 101)), seeds=20, answers=["labels"])

@@ -1,6 +1,6 @@
 """How methods look: the same in every figure of a run, told apart without colour, and who is ranked."""
 
-from results.looks import CONTROL, GREYS, RANKED, REFERENCE, Look, looks, roles
+from results.report.style import CONTROL, GREYS, RANKED, REFERENCE, Look, looks, roles
 
 
 def test_only_data_free_methods_that_are_no_controls_are_ranked() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.check import check
+from bench.contract.check import check
 from methods import METHODS
 
 # Settings small enough for a test, for the methods whose defaults are made for larger images and budgets.

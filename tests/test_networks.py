@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from bench import data, networks
-from bench.networks import NETWORKS, Shape
-from bench.tasks import TASKS
+from bench.tasks import networks
+from bench.tasks.data import sources
+from bench.tasks.networks import NETWORKS, Shape
+from bench.tasks.table import TASKS
 
 MNIST: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)
@@ -148,7 +149,7 @@ def test_a_quarter_of_alexnet_has_a_quarter_of_its_widths() -> None:
 
 def test_every_task_has_networks_that_fit_its_images() -> None:
     for task in TASKS.values():
-        source = data.source_of(task.dataset)
+        source = sources.source_of(task.dataset)
         for name in {task.teacher, task.student}:
             assert (name, source.shape) not in TOO_SMALL
             assert name in NETWORKS

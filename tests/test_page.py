@@ -12,7 +12,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from results import report
+from results.report import report
 
 pytestmark = pytest.mark.skipif(
     not (BROWSER.exists() and DRIVER.exists()),

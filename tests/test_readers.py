@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import data, readers
 from bench.errors import UsageError
+from bench.tasks.data import readers, sources
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:
@@ -28,12 +28,14 @@ def md5(file: Path) -> str:
 
 def shrink(monkeypatch: pytest.MonkeyPatch, name: str, train: int | None, test: int, **changed: Any) -> None:
     """Let the source of that name expect so few images."""
-    monkeypatch.setitem(data.SOURCES, name, replace(data.SOURCES[name], validation=1, sizes=(train, test), **changed))
+    monkeypatch.setitem(
+        sources.SOURCES, name, replace(sources.SOURCES[name], validation=1, sizes=(train, test), **changed)
+    )
 
 
 def public_train(name: str, folder: Path) -> list[tuple[bytes, int]]:
     """The images and labels of the whole public training part, in an order of their own."""
-    dataset = data.load(name, folder)
+    dataset = sources.load(name, folder)
     splits = (dataset.train, dataset.validation)
     return sorted((i.numpy().tobytes(), int(k)) for s in splits for i, k in zip(s.images, s.labels, strict=True))
 
@@ -44,7 +46,7 @@ def as_rows(images: Tensor, labels: list[int]) -> list[tuple[bytes, int]]:
 
 def refusal(name: str, folder: Path) -> str:
     with pytest.raises(UsageError) as error:
-        data.load(name, folder)
+        sources.load(name, folder)
     assert "\n" not in str(error.value)
     assert name in str(error.value)
     return str(error.value)
@@ -71,7 +73,7 @@ def svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_svhn_is_read_channels_first_with_zero_for_zero(svhn: Path) -> None:
-    dataset = data.load("svhn", svhn)
+    dataset = sources.load("svhn", svhn)
     assert dataset.test.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     expected = torch.from_numpy(pixels(32, 32, 3, 10).transpose(3, 2, 0, 1).copy())
     assert torch.equal(dataset.test.images, expected)
@@ -107,7 +109,7 @@ def usps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_usps_is_read_from_its_text_in_bz2(usps: Path) -> None:
-    test = data.load("usps", usps).test
+    test = sources.load("usps", usps).test
     assert test.images.shape == (10, 1, 16, 16)
     assert test.labels.tolist() == list(range(10))
     found = test.images[3].flatten().int() - torch.from_numpy(pixels(256, seed=3)).int()
@@ -142,7 +144,7 @@ def test_emnist_letters_stand_upright(tmp_path: Path, monkeypatch: pytest.Monkey
             header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
             (folder / f"emnist-balanced-{part}-{kind}-ubyte").write_bytes(header + values.tobytes())
     shrink(monkeypatch, "emnist", 94, 94)
-    test = data.load("emnist", tmp_path).test
+    test = sources.load("emnist", tmp_path).test
     assert test.labels[-1] == 46
     assert torch.equal(test.images[5, 0], torch.from_numpy(pixels(94, 28, 28)[5]).T)
 
@@ -195,7 +197,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_tiny_imagenet_numbers_its_classes_by_their_ids_and_tests_on_the_validation_images(tiny: Path) -> None:
-    test = data.load("tinyimagenet", tiny).test
+    test = sources.load("tinyimagenet", tiny).test
     assert test.labels.tolist() == [1, 0, 2]
     grey = torch.from_numpy(pixels(64, 64, seed=2))
     assert torch.equal(test.images[2], grey.expand(3, 64, 64))
@@ -233,7 +235,7 @@ def test_what_is_wrong_with_a_tiny_imagenet_is_told_in_one_line(tiny: Path, faul
 
 def test_decoding_tells_how_far_it_is(tiny: Path) -> None:
     told: list[tuple[int, int]] = []
-    data.load("tinyimagenet", tiny, lambda *progress: told.append(progress))
+    sources.load("tinyimagenet", tiny, lambda *progress: told.append(progress))
     assert told == [(9, 9)]
 
 
@@ -249,7 +251,7 @@ def imagenet12(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_twelve_classes_are_scaled_to_64_pixels_and_cut_to_the_middle(imagenet12: Path) -> None:
-    test = data.load("imagenet12", imagenet12).test
+    test = sources.load("imagenet12", imagenet12).test
     assert test.images.shape == (12, 3, 64, 64)
     assert [image.unique().tolist() for image in test.images[:, :, :, 2:-2]] == [[20 * number] for number in range(12)]
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from reporting import KINDS, plan, write_run
 
-from results import published, report
+from results import published
+from results.report import report
 from results.store import read_json, write_json
 
 DONE = "cells/digits-lenet.dfme.500-labels.s1/done.json"

@@ -8,10 +8,12 @@ import torch
 from support import CPU, bench
 from torch import Tensor
 
-from bench import data, networks, roster, teachers
+from bench.boxes import listing, teachers
+from bench.boxes.recipes import EXPECTED, RECIPES, Expected, name_of, recipe_of
 from bench.errors import UsageError
-from bench.recipes import EXPECTED, RECIPES, Expected, name_of, recipe_of
-from bench.tasks import TASKS, task_of
+from bench.tasks import networks
+from bench.tasks.data import sources
+from bench.tasks.table import TASKS, task_of
 from results.store import read_json, write_json
 
 TASK = task_of("digits-lenet")
@@ -25,25 +27,25 @@ def weights_of(root: Path) -> dict[str, Tensor]:
 
 
 def moments_of_digits() -> tuple[Tensor, Tensor]:
-    mean, std = teachers.moments(data.load("digits", NO_DATA).train.images)
+    mean, std = teachers.moments(sources.load("digits", NO_DATA).train.images)
     return mean.flatten(), std.flatten()
 
 
 def test_a_teacher_is_listed_once_for_all_tasks_that_share_it() -> None:
-    assert roster.choose(["digits-*"]) == {"digits-lenet-bn": TASKS["digits-mlp"]}
-    assert set(roster.choose([])) == {name_of(task) for task in TASKS.values()}
+    assert listing.choose(["digits-*"]) == {"digits-lenet-bn": TASKS["digits-mlp"]}
+    assert set(listing.choose([])) == {name_of(task) for task in TASKS.values()}
 
 
 def test_a_task_that_is_unknown_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown task 'digits-lenett'; did you mean digits-lenet"):
-        roster.choose(["digits-lenett"])
+        listing.choose(["digits-lenett"])
 
 
 def test_only_what_is_missing_and_can_run_here_is_trained(trained: Path, tmp_path: Path) -> None:
-    chosen = roster.choose(["digits-lenet", "mnist-lenet5", "cifar10-resnet18"])
-    assert set(roster.trainable(chosen, tmp_path, NO_DATA, gpu=False)) == {"digits-lenet-bn"}
-    assert not roster.trainable(chosen, trained, NO_DATA, gpu=False)
-    states = {line.teacher: (line.state, line.note) for line in roster.lines(chosen, trained, NO_DATA, gpu=False)}
+    chosen = listing.choose(["digits-lenet", "mnist-lenet5", "cifar10-resnet18"])
+    assert set(listing.trainable(chosen, tmp_path, NO_DATA, gpu=False)) == {"digits-lenet-bn"}
+    assert not listing.trainable(chosen, trained, NO_DATA, gpu=False)
+    states = {line.teacher: (line.state, line.note) for line in listing.lines(chosen, trained, NO_DATA, gpu=False)}
     assert states["digits-lenet-bn"] == ("trained", "")
     assert states["mnist-lenet5"][0] == states["cifar10-resnet18"][0] == "cannot run here"
     assert "no-data" in states["mnist-lenet5"][1]
@@ -52,23 +54,23 @@ def test_only_what_is_missing_and_can_run_here_is_trained(trained: Path, tmp_pat
 
 def test_a_teacher_that_falls_short_is_pointed_out(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXPECTED, "digits-lenet-bn", Expected(0.999, "a dream"))
-    [line] = roster.lines(CHOSEN, trained, NO_DATA, gpu=False)
+    [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False)
     assert line.note == "1.7 points short of what is expected"
     assert "99.90 (a dream)" in line.cells()
     assert not line.wrong
 
 
 def test_a_sound_teacher_is_right_and_a_changed_one_wrong(trained: Path) -> None:
-    [line] = roster.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
+    [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert (line.state, line.wrong) == ("right", False)
     path = teachers.folder_of(TASK, trained) / "teacher.json"
     sound = read_json(path)
     write_json(path, {**sound, "record": {**sound["record"], "test_accuracy": 0.5}})
-    [line] = roster.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
+    [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert line.wrong
     assert line.note == "test accuracy is 98.20 %"
     write_json(path, {**sound, "record": {**sound["record"], "hash": "0" * 16}})
-    [line] = roster.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
+    [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert line.wrong
     assert "is not the one on record" in line.note
 
@@ -76,8 +78,8 @@ def test_a_sound_teacher_is_right_and_a_changed_one_wrong(trained: Path) -> None
 def test_a_teacher_without_its_data_set_cannot_be_checked_and_is_not_called_wrong(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "missing", lambda *_: "data set digits is gone")
-    [line] = roster.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
+    monkeypatch.setattr(sources, "missing", lambda *_: "data set digits is gone")
+    [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert (line.state, line.note, line.wrong) == ("cannot check here", "data set digits is gone", False)
 
 
@@ -85,12 +87,12 @@ def test_a_teacher_without_its_data_set_cannot_be_checked_and_is_not_called_wron
 def test_weights_from_elsewhere_become_the_same_teacher(trained: Path, tmp_path: Path, prefix: str) -> None:
     file = tmp_path / "theirs.pt"
     torch.save({f"{prefix}{name}": value for name, value in weights_of(trained).items()}, file)
-    record = roster.install(CHOSEN, file, tmp_path, NO_DATA)
+    record = listing.install(CHOSEN, file, tmp_path, NO_DATA)
     assert record == teachers.record_of(TASK, trained)  # the training set's moments are what ours was made with
     assert record == teachers.record_of(TASK, tmp_path)
     kept = read_json(teachers.folder_of(TASK, tmp_path) / "teacher.json")
     assert kept["weights"] == {"file": "theirs.pt", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    [line] = roster.lines(CHOSEN, tmp_path, NO_DATA, gpu=False)
+    [line] = listing.lines(CHOSEN, tmp_path, NO_DATA, gpu=False)
     assert line.state == "from elsewhere"
 
 
@@ -98,13 +100,13 @@ def test_a_teacher_of_ours_brings_its_normalisation_with_it(trained: Path, tmp_p
     theirs = teachers.load(TASK, trained, CPU)
     theirs.mean += 0.25
     torch.save(theirs.state_dict(), tmp_path / "teacher.pt")
-    roster.install(CHOSEN, tmp_path / "teacher.pt", tmp_path, NO_DATA)
+    listing.install(CHOSEN, tmp_path / "teacher.pt", tmp_path, NO_DATA)
     assert torch.equal(teachers.load(TASK, tmp_path, CPU).mean, theirs.mean)
 
 
 def test_a_given_normalisation_is_the_teachers_own(trained: Path, tmp_path: Path) -> None:
     torch.save(weights_of(trained), tmp_path / "theirs.pt")
-    roster.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, roster.moments("0.5", "0.25"))
+    listing.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, listing.moments("0.5", "0.25"))
     teacher = teachers.load(TASK, tmp_path, CPU)
     assert (teacher.mean.item(), teacher.std.item()) == (0.5, 0.25)
 
@@ -116,14 +118,14 @@ def test_a_given_normalisation_is_the_teachers_own(trained: Path, tmp_path: Path
 )
 def test_half_a_normalisation_is_refused(mean: str | None, std: str | None) -> None:
     with pytest.raises(UsageError, match="wanted both, numbers such as"):
-        roster.moments(mean, std)
+        listing.moments(mean, std)
 
 
 def test_a_normalisation_of_another_number_of_channels_is_refused(trained: Path, tmp_path: Path) -> None:
     torch.save(weights_of(trained), tmp_path / "theirs.pt")
-    moments = roster.moments("0.5,0.5,0.5", "1,1,1")
+    moments = listing.moments("0.5,0.5,0.5", "1,1,1")
     with pytest.raises(UsageError, match="wanted 1 numbers each, given 3"):
-        roster.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, moments)
+        listing.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, moments)
 
 
 def unfit(kind: str, weights: dict[str, Tensor]) -> object:
@@ -156,7 +158,7 @@ def test_weights_that_do_not_fit_are_told_in_one_line_and_leave_nothing(
     file = tmp_path / "theirs.pt"
     torch.save(unfit(kind, weights_of(trained)), file)
     with pytest.raises(UsageError) as error:
-        roster.install(CHOSEN, file, tmp_path, NO_DATA)
+        listing.install(CHOSEN, file, tmp_path, NO_DATA)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "teachers").exists()
@@ -165,9 +167,9 @@ def test_weights_that_do_not_fit_are_told_in_one_line_and_leave_nothing(
 def test_a_file_that_is_no_weights_and_a_place_that_is_taken_are_refused(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.pt").write_text("no weights")
     with pytest.raises(UsageError, match="cannot be read"):
-        roster.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA)
+        listing.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA)
     with pytest.raises(UsageError, match=r"there is a teacher in .* already"):
-        roster.install(CHOSEN, tmp_path / "theirs.pt", trained, NO_DATA)
+        listing.install(CHOSEN, tmp_path / "theirs.pt", trained, NO_DATA)
 
 
 def test_every_task_has_a_recipe_and_every_expectation_a_teacher() -> None:

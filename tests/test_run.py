@@ -13,9 +13,10 @@ import torch
 from PIL import Image, ImageStat
 from support import CPU, digits_cell
 
-from bench import run, teachers
-from bench.cell import Cell
-from bench.run import MARKS, CellFailed, run_cell
+from bench.boxes import teachers
+from bench.cells import run
+from bench.cells.cell import Cell
+from bench.cells.run import MARKS, CellFailed, run_cell
 from results.store import Busy, lock, read_json
 
 NO_DATA = Path("no-data")
@@ -196,7 +197,7 @@ def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(train
     run_cell(cell, trained, NO_DATA, CPU, keep_student=True)
     student = run.networks.build("lenet-bn", (1, 8, 8), 10)
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
-    test = run.data.load("digits", NO_DATA).test
+    test = run.sources.load("digits", NO_DATA).test
     assert teachers.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]
 
 

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from results import tables
-from results.looks import CONTROL, RANKED, REFERENCE
-from results.tables import ASIDE, BEST, Field, Table
+from results.report import tables
+from results.report.style import CONTROL, RANKED, REFERENCE
+from results.report.tables import ASIDE, BEST, Field, Table
 
 NAN = float("nan")
 ROLES = {"real": REFERENCE, "noise": CONTROL, "X": RANKED, "Y": RANKED, "Z": RANKED}

@@ -10,12 +10,14 @@ import torch
 from support import CPU
 from torch import Tensor, nn
 
-from bench import data, networks, teachers
-from bench.data import Dataset, Split
+from bench.boxes import teachers
+from bench.boxes.recipes import RECIPES
+from bench.boxes.teachers import Teacher, TeacherRecord
 from bench.errors import UsageError
-from bench.recipes import RECIPES
-from bench.tasks import task_of
-from bench.teachers import Teacher, TeacherRecord
+from bench.tasks import networks
+from bench.tasks.data import sources
+from bench.tasks.data.sources import Dataset, Split
+from bench.tasks.table import task_of
 
 TASK = task_of("digits-lenet")
 NO_DATA = Path("no-data")
@@ -52,7 +54,7 @@ def folder(teacher_root: Path, tmp_path: Path) -> Path:
 def test_a_trained_teacher_knows_digits_and_its_accuracies_are_on_record(teacher_root: Path) -> None:
     record = teachers.record_of(TASK, teacher_root)
     assert record is not None
-    teacher, digits = teachers.load(TASK, teacher_root, CPU), data.load("digits", NO_DATA)
+    teacher, digits = teachers.load(TASK, teacher_root, CPU), sources.load("digits", NO_DATA)
     assert record.hash == teachers.content_hash(teacher)
     assert record.test_accuracy == teachers.accuracy(teacher, digits.test)
     assert record.validation_accuracy == teachers.accuracy(teacher, digits.validation)
@@ -116,8 +118,8 @@ def test_held_out_images_and_labels_have_no_part_in_the_weights(
         spoilt = Split(torch.full_like(digits.test.images, 255), torch.zeros_like(digits.test.labels))
         return Dataset(digits.train, Split(spoilt.images[:100], spoilt.labels[:100]), spoilt)
 
-    original = data.load
-    monkeypatch.setattr(data, "load", poisoned)
+    original = sources.load
+    monkeypatch.setattr(sources, "load", poisoned)
     record, honest = train(tmp_path), teachers.record_of(TASK, teacher_root)
     assert honest is not None
     assert record.hash == honest.hash
@@ -131,8 +133,8 @@ def test_a_change_to_the_training_images_changes_the_teacher(
         digits = original(name, folder)
         return Dataset(Split(digits.train.images // 2, digits.train.labels), digits.validation, digits.test)
 
-    original = data.load
-    monkeypatch.setattr(data, "load", shifted)
+    original = sources.load
+    monkeypatch.setattr(sources, "load", shifted)
     train(tmp_path)
     honest, other = (teachers.load(TASK, root, CPU) for root in (teacher_root, tmp_path))
     assert other.mean.item() == pytest.approx(honest.mean.item() / 2, abs=0.01)
@@ -140,7 +142,7 @@ def test_a_change_to_the_training_images_changes_the_teacher(
 
 def test_the_teacher_normalises_by_the_moments_of_its_training_images(teacher_root: Path) -> None:
     teacher = teachers.load(TASK, teacher_root, CPU)
-    pixels = data.load("digits", NO_DATA).train.images.float() / 255
+    pixels = sources.load("digits", NO_DATA).train.images.float() / 255
     assert teacher.mean.shape == teacher.std.shape == (1, 1, 1)
     assert teacher.mean.item() == pytest.approx(pixels.mean().item(), rel=1e-5)
     assert teacher.std.item() == pytest.approx(pixels.std().item(), rel=1e-5)
@@ -252,5 +254,5 @@ def test_accuracy_is_the_share_of_images_with_the_true_label() -> None:
 
 
 def test_batches_of_any_size_predict_the_same(teacher_root: Path) -> None:
-    teacher, images = teachers.load(TASK, teacher_root, CPU), data.load("digits", NO_DATA).test.images
+    teacher, images = teachers.load(TASK, teacher_root, CPU), sources.load("digits", NO_DATA).test.images
     assert torch.equal(teachers.predict(teacher, images, batch_size=7), teachers.predict(teacher, images))

@@ -15,12 +15,15 @@ import torch
 from mlflow import MlflowClient
 from support import CPU, QUICK
 
-from bench import execute, grid, tune, tuned
-from bench.grid import Grid, Planned
-from bench.run import run_cell
-from bench.tracking import Follower, Mirror, TrackingError
-from bench.trials import work_on_trials
-from results import report
+from bench.cells.run import run_cell
+from bench.executors import prepare
+from bench.grids import definition
+from bench.grids.definition import Grid, Planned
+from bench.mirror import Follower, Mirror, TrackingError
+from bench.tuning import outcome
+from bench.tuning import study as studies
+from bench.tuning.worker import work_on_trials
+from results.report import report
 from results.store import read_json
 
 NO_DATA = Path("no-data")
@@ -66,12 +69,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def finished(trained: Path) -> Path:
     """A run folder whose cells are done, but for one that failed."""
-    planned = grid.plan(DEFINITION, trained, NO_DATA, gpu=False)
+    planned = definition.plan(DEFINITION, trained, NO_DATA, gpu=False)
     for item in planned:
         assert item.cell
         run_cell(item.cell, trained, NO_DATA, CPU, keep_student=item.label == "noise" and item.budgets == (100,))
     run = trained / "tiny"
-    execute.write_run(run, "tiny", DEFINITION, planned, trained, "cpu")
+    prepare.write_run(run, "tiny", DEFINITION, planned, trained, "cpu")
     fail(trained, planned[1])
     report.write(run)
     return run
@@ -81,7 +84,7 @@ def fail(root: Path, item: Planned) -> None:
     assert item.cell
     folder = root / "cells" / item.cell.name()
     (folder / "done.json").unlink()
-    execute.write_json(folder / "failed.json", {"reason": "out of paper", "traceback": None})
+    prepare.write_json(folder / "failed.json", {"reason": "out of paper", "traceback": None})
 
 
 def state(client: MlflowClient, name: str) -> list[tuple[object, ...]]:
@@ -135,7 +138,7 @@ def test_a_cell_run_again_replaces_its_mirror(finished: Path, server: str) -> No
     assert Mirror(renamed, server).sync() == 3
     failed = next(folder for folder in (renamed.parent / "cells").iterdir() if (folder / "failed.json").exists())
     (failed / "failed.json").unlink()
-    item = next(i for i in grid.plan(DEFINITION, renamed.parent, NO_DATA, gpu=False) if i.state != "done")
+    item = next(i for i in definition.plan(DEFINITION, renamed.parent, NO_DATA, gpu=False) if i.state != "done")
     assert item.cell
     run_cell(item.cell, renamed.parent, NO_DATA, CPU)
     assert Mirror(renamed, server).sync() == 1
@@ -167,19 +170,19 @@ def test_a_server_that_is_not_there_is_told_in_one_line(finished: Path, monkeypa
 
 
 def test_a_studys_trials_are_nested_under_its_run_and_mirrored_once(trained: Path, server: str) -> None:
-    (item,) = grid.plan(
+    (item,) = definition.plan(
         DEFINITION.model_copy(update={"methods": {"noise": DEFINITION.methods["noise"]}, "budgets": [40]}),
         trained,
         NO_DATA,
         gpu=False,
     )
-    places = tune.Places(trained, NO_DATA)
-    study = tune.study_of(item, tune.Terms(held_out=20), [], "nested", places)
+    places = studies.Places(trained, NO_DATA)
+    study = studies.study_of(item, studies.Terms(held_out=20), [], "nested", places)
     work_on_trials(study, 3, places, CPU, lambda *_: None)
-    searched = tune.open_study(study, places)
-    files = tuned.write(study, searched, places, [])
+    searched = studies.open_study(study, places)
+    files = outcome.write(study, searched, places, [])
     for _ in range(2):
-        tuned.mirror(study, searched, places, files, server, pytest.fail)
+        outcome.mirror(study, searched, places, files, server, pytest.fail)
     client = MlflowClient(server)
     found = client.get_experiment_by_name("nested")
     assert found
@@ -190,5 +193,5 @@ def test_a_studys_trials_are_nested_under_its_run_and_mirrored_once(trained: Pat
     assert all("agreement" in run.data.metrics and "accuracy" not in run.data.metrics for run in trials)
     assert "best.yaml" in {file.path for file in client.list_artifacts(parent.info.run_id)}
     warnings: list[str] = []
-    tuned.mirror(study, searched, places, files, "http://127.0.0.1:1", warnings.append)
+    outcome.mirror(study, searched, places, files, "http://127.0.0.1:1", warnings.append)
     assert len(warnings) == 1

@@ -23,11 +23,16 @@ from optuna.storages.journal import JournalFileBackend
 from support import CPU, QUICK, bench, digits_cell
 from torch import Tensor
 
-from bench import data, exam, grid, run, trials, tune, tuned
+from bench.cells import exam, run
+from bench.cells.run import CellFailed, run_cell
 from bench.errors import UsageError
-from bench.grid import Grid
-from bench.run import CellFailed, run_cell
-from bench.tune import Places, Study, Terms
+from bench.grids import definition as grids
+from bench.grids.definition import Grid
+from bench.tasks.data import sources
+from bench.tuning import outcome as outcomes
+from bench.tuning import study as studies
+from bench.tuning import worker as workers
+from bench.tuning.study import Places, Study, Terms
 from methods import METHODS
 from methods.search import Choice, Range, including, space, value_at, with_values
 from results.store import lock, read_json
@@ -51,15 +56,15 @@ def study(
         answers=METHODS[method].ANSWERS[:1],
         seeds=[0],
     )
-    (item,) = grid.plan(definition, root, NO_DATA, gpu=False)
-    return tune.study_of(item, terms or Terms(held_out=50), list(settings), None, Places(root, NO_DATA))
+    (item,) = grids.plan(definition, root, NO_DATA, gpu=False)
+    return studies.study_of(item, terms or Terms(held_out=50), list(settings), None, Places(root, NO_DATA))
 
 
 def search(searching: Study, root: Path, total: int) -> optuna.Study:
     """Work on the study in this process until it has so many trials."""
     places = Places(root, NO_DATA)
-    trials.work_on_trials(searching, total, places, CPU, lambda *_: None)
-    return tune.open_study(searching, places)
+    workers.work_on_trials(searching, total, places, CPU, lambda *_: None)
+    return studies.open_study(searching, places)
 
 
 def states(searched: optuna.Study) -> list[str]:
@@ -78,7 +83,7 @@ def test_every_method_can_be_tuned_and_what_is_drawn_is_a_config(name: str) -> N
     assert all(including(note, value_at(defaults, key)) == note for key, note in notes.items()), "default out of range"
     searched = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
-        drawn = trials.suggest(searched.ask(), notes)
+        drawn = workers.suggest(searched.ask(), notes)
         settings = config(**with_values(defaults, drawn)).model_dump(mode="json")
         assert {key: value_at(settings, key) for key in notes} == drawn
 
@@ -102,7 +107,7 @@ def test_settings_are_changed_in_a_copy_and_a_range_is_widened_to_hold_where_it_
 # What a trial may see
 
 
-class Poison(data.Split):
+class Poison(sources.Split):
     """A split that cannot be looked at."""
 
     def __init__(self) -> None:
@@ -115,12 +120,12 @@ class Poison(data.Split):
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digits with a test split that nobody can look at."""
-    load = data.load
+    load = sources.load
 
-    def loaded(name: str, folder: Path) -> data.Dataset:
+    def loaded(name: str, folder: Path) -> sources.Dataset:
         return replace(load(name, folder), test=Poison())
 
-    monkeypatch.setattr(data, "load", loaded)
+    monkeypatch.setattr(sources, "load", loaded)
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -135,7 +140,7 @@ def test_a_study_never_looks_at_the_test_split(trained: Path, objective: Any, me
 
 
 def test_a_trial_that_reads_the_test_split_fails(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def peek(_: Any, dataset: data.Dataset, *__: Any) -> exam.Exam:
+    def peek(_: Any, dataset: sources.Dataset, *__: Any) -> exam.Exam:
         return exam.Exam(dataset.test.images, {"accuracy": dataset.test.labels})
 
     monkeypatch.setattr(run, "exam_of", peek)
@@ -154,7 +159,7 @@ def test_an_exam_is_part_of_a_cell_unless_it_is_the_test_split(trained: Path) ->
 def test_held_out_answers_are_asked_once_and_charged(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searching = study(trained)
     searched = search(searching, trained, 2)
-    assert tuned.charged(searching, searched) == 50 + 2 * 100
+    assert outcomes.charged(searching, searched) == 50 + 2 * 100
     monkeypatch.setattr(exam, "Oracle", lambda *_, **__: pytest.fail("the teacher was asked again"))
     assert study(trained) == searching
 
@@ -162,9 +167,9 @@ def test_held_out_answers_are_asked_once_and_charged(trained: Path, monkeypatch:
 def test_transfer_tries_settings_on_another_task_and_its_validation_split(trained: Path) -> None:
     searching = study(trained, terms=Terms("transfer", proxy="digits-mlp"))
     cells = searching.cells(searching.starting_point())
-    assert {(cell.task, cell.exam, cell.seed) for cell in cells} == {("digits-mlp", "validation", tune.FIRST_SEED)}
+    assert {(cell.task, cell.exam, cell.seed) for cell in cells} == {("digits-mlp", "validation", studies.FIRST_SEED)}
     searched = search(searching, trained, 2)
-    finals = tuned.final_cells(searching, searched, Places(trained, NO_DATA), 2)
+    finals = outcomes.final_cells(searching, searched, Places(trained, NO_DATA), 2)
     assert {(cell.task, cell.exam, cell.seed < 2) for cell in finals} == {("digits-lenet", "test", True)}
 
 
@@ -196,7 +201,7 @@ def test_a_cell_that_fails_is_a_trial_with_its_reason_and_the_study_goes_on(trai
     searched = search(searching, trained, 3)
     assert states(searched) == ["FAIL"] * 3
     assert {trial.user_attrs["reason"] for trial in searched.trials} == {"100 queries do not cover one round of dfme"}
-    outcome = tuned.nothing(searching, searched)
+    outcome = outcomes.nothing(searching, searched)
     assert outcome.bad_input
     assert outcome.queries == 50 + 3 * 100, "a trial that failed has asked all the same"
 
@@ -204,14 +209,14 @@ def test_a_cell_that_fails_is_a_trial_with_its_reason_and_the_study_goes_on(trai
 def test_a_poor_trial_is_pruned_at_a_point_of_its_curve_and_only_what_it_asked_is_charged(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "_pruner", lambda _: optuna.pruners.ThresholdPruner(lower=1.1, n_warmup_steps=50))
+    monkeypatch.setattr(studies, "_pruner", lambda _: optuna.pruners.ThresholdPruner(lower=1.1, n_warmup_steps=50))
     searching = study(trained, "ideal", 100, batch_size=20)
     searched = search(searching, trained, 1)
     (trial,) = searched.trials
     assert trial.state.name == "PRUNED"
     # The point at 50 is known once the round that ends at 60 has been asked for.
     assert trial.user_attrs["cells"] == {searching.cells(trial.params)[0].name(): 60}
-    assert list(tuned.trials(searching, searched)["state"]) == ["pruned"]
+    assert list(outcomes.trials(searching, searched)["state"]) == ["pruned"]
 
 
 def test_queries_and_seconds_are_traded_off_on_request(trained: Path) -> None:
@@ -219,7 +224,7 @@ def test_queries_and_seconds_are_traded_off_on_request(trained: Path) -> None:
     searched = search(searching, trained, 4)
     assert len(searched.trials[0].values) == 3
     assert [trial.values[1] for trial in searched.trials] == [trial.params["budget"] for trial in searched.trials]
-    files = tuned.write(searching, searched, Places(trained, NO_DATA), [])
+    files = outcomes.write(searching, searched, Places(trained, NO_DATA), [])
     assert {"front.png", "history.pdf", "parallel.png", "best.yaml", "trials.csv"} <= {file.name for file in files}
 
 
@@ -238,13 +243,13 @@ def test_a_trial_whose_worker_died_is_marked_and_queued_again_once(trained: Path
     searching = study(trained)
     searched = search(searching, trained, 1)
     dead = searched.ask()
-    drawn = trials.suggest(dead, searching.space())
+    drawn = workers.suggest(dead, searching.space())
     dead.set_user_attr("host", socket.gethostname())
     searched = search(searching, trained, 3)
     assert states(searched) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert searched.trials[2].params == drawn
     assert searched.trials[2].user_attrs["deaths"] == 1
-    assert list(tuned.trials(searching, searched)["state"]) == ["complete", "lost", "complete", "complete"]
+    assert list(outcomes.trials(searching, searched)["state"]) == ["complete", "lost", "complete", "complete"]
 
 
 def test_a_worker_that_is_told_to_stop_leaves_its_trial_for_later_without_blame(home: Path) -> None:
@@ -266,10 +271,10 @@ def test_a_worker_that_is_told_to_stop_leaves_its_trial_for_later_without_blame(
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_trial_that_is_still_held_is_left_alone(trained: Path) -> None:
     searching, places = study(trained), Places(trained, NO_DATA)
-    searched = tune.open_study(searching, places)
+    searched = studies.open_study(searching, places)
     alive = searched.ask()
     alive.set_user_attr("host", socket.gethostname())
-    worker = trials._Worker(searching, searched, 2, places, CPU, lambda *_: None)
+    worker = workers._Worker(searching, searched, 2, places, CPU, lambda *_: None)
     with lock(places.folder(searching) / "trials" / str(alive.number)):
         assert worker.one_trial()
         assert not worker.one_trial(), "there is room for two, one of which is running"
@@ -281,7 +286,7 @@ def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken_for_dead(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searching, places = study(trained), Places(trained, NO_DATA)
-    searched = tune.open_study(searching, places)
+    searched = studies.open_study(searching, places)
     ending = searched.ask()
     ending.set_user_attr("host", socket.gethostname())
 
@@ -289,17 +294,17 @@ def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken_for_dead(
         searched.tell(ending, 0.5)
         return True
 
-    monkeypatch.setattr(trials, "is_free", ends_and_lets_go)
-    trials._Worker(searching, searched, 2, places, CPU, lambda *_: None)._bury_the_dead()
+    monkeypatch.setattr(workers, "is_free", ends_and_lets_go)
+    workers._Worker(searching, searched, 2, places, CPU, lambda *_: None)._bury_the_dead()
     assert states(searched) == ["COMPLETE"]
 
 
 def test_of_two_trials_for_one_place_the_later_gives_up(trained: Path) -> None:
     searching, places = study(trained), Places(trained, NO_DATA)
-    searched = tune.open_study(searching, places)
-    worker = trials._Worker(searching, searched, 1, places, CPU, lambda *_: None)
+    searched = studies.open_study(searching, places)
+    worker = workers._Worker(searching, searched, 1, places, CPU, lambda *_: None)
     worker._give_up_if_surplus(searched.ask())
-    with pytest.raises(trials._Surplus):
+    with pytest.raises(workers._Surplus):
         worker._give_up_if_surplus(searched.ask())
 
 
@@ -419,7 +424,7 @@ def test_tuned_settings_are_measured_at_last_and_a_grid_can_name_them(
         "description: tuned\ntasks: [digits-lenet]\nbudgets: [100]\nanswers: [labels]\nseeds: 3\n"
         f"methods:\n  best: {{method: noise, config: runs/studies/{folder.name}/best.yaml}}\n"
     )
-    (item, *_) = grid.plan(grid.load("g.yaml")[1], home / "runs", NO_DATA, gpu=False)
+    (item, *_) = grids.plan(grids.load("g.yaml")[1], home / "runs", NO_DATA, gpu=False)
     assert json.loads(item.config) == written["config"]
     assert item.state == "done", "the last measurement ran this very cell"
 
@@ -475,10 +480,10 @@ def test_bad_input_is_told_in_one_line_and_ends_with_2(
 
 def test_a_study_that_was_made_for_something_else_is_refused(trained: Path) -> None:
     places = Places(trained, NO_DATA)
-    tune.open_study(study(trained), places)
+    studies.open_study(study(trained), places)
     other = replace(study(trained, "real"), name=study(trained).name)
     with pytest.raises(UsageError, match=r"was made for method noise, not real.*; choose another --name"):
-        tune.open_study(other, places)
+        studies.open_study(other, places)
 
 
 @pytest.mark.parametrize(
@@ -497,9 +502,9 @@ def test_a_file_that_holds_no_settings_for_the_method_is_refused(
     entry = "methods: {noise: {config: best.yaml}}\n"
     (tmp_path / "g.yaml").write_text(f"description: d\ntasks: [digits-lenet]\nbudgets: [9]\nseeds: 1\n{entry}")
     with pytest.raises(UsageError, match=told):
-        grid.load(str(tmp_path / "g.yaml"))
+        grids.load(str(tmp_path / "g.yaml"))
 
 
 def test_a_command_is_kept_without_places_and_passwords() -> None:
     command = ["tune", "noise", "--out", "/a", "--storage=postgresql://u:p@h/d", "--trials", "3", "--data", "b"]
-    assert tuned.public(command) == ["tune", "noise", "--trials", "3"]
+    assert outcomes.public(command) == ["tune", "noise", "--trials", "3"]

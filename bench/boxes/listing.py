@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import data, grid, teachers
+from bench.boxes import teachers
+from bench.boxes.recipes import EXPECTED, name_of
 from bench.errors import UsageError
-from bench.recipes import EXPECTED, name_of
-from bench.tasks import TASKS, Task, task_of
+from bench.grids import definition
+from bench.tasks.data import sources
+from bench.tasks.table import TASKS, Task, task_of
 from results.store import read_json
 
 SHORT_BY = 0.01  # a teacher that falls short of its expected accuracy by more is pointed out
@@ -43,7 +45,7 @@ class Line:
 def choose(globs: Iterable[str]) -> dict[str, Task]:
     """The teachers of all tasks that match, one task for each teacher; UsageError for a glob that matches none."""
     wanted = [glob for text in globs for glob in text.split(",")] or ["*"]
-    names = grid.matching("task", list(TASKS), wanted, lambda name: (name,))
+    names = definition.matching("task", list(TASKS), wanted, lambda name: (name,))
     return {name_of(task): task for task in map(task_of, names)}
 
 
@@ -52,7 +54,7 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     return {
         name: task
         for name, task in chosen.items()
-        if teachers.record_of(task, root) is None and grid.obstacle(task, data_folder, gpu) is None
+        if teachers.record_of(task, root) is None and definition.obstacle(task, data_folder, gpu) is None
     }
 
 
@@ -61,7 +63,7 @@ def _line(
 ) -> Line:
     """What is on record of a teacher, or why there is none."""
     if record is None:
-        reason = grid.obstacle(task, data_folder, gpu)
+        reason = definition.obstacle(task, data_folder, gpu)
         return Line(name, "cannot run here" if reason else "missing", note=reason or "")
     weights = read_json(teachers.folder_of(task, root) / "teacher.json").get("weights")
     return Line(name, "from elsewhere" if weights else "trained", record, _shortfall(name, record))
@@ -71,10 +73,10 @@ def _check(
     name: str, task: Task, record: teachers.TeacherRecord, root: Path, data_folder: Path, device: torch.device
 ) -> Line:
     """Whether a teacher on record has the hash and the accuracies that it should."""
-    if reason := data.missing(task.dataset, data_folder):
+    if reason := sources.missing(task.dataset, data_folder):
         return Line(name, "cannot check here", record, reason)
     try:
-        found = teachers.examine(teachers.load(task, root, device), data.load(task.dataset, data_folder))
+        found = teachers.examine(teachers.load(task, root, device), sources.load(task.dataset, data_folder))
     except UsageError as error:
         return Line(name, "wrong", record, str(error), wrong=True)
     for split, on_record, measured in (
@@ -131,7 +133,7 @@ def install(
     if (folder / "teacher.json").exists():
         raise UsageError(f"there is a teacher in {folder} already; delete the folder to put another there")
     teacher, state = teachers.untrained(task), _state(file)
-    dataset = data.load(task.dataset, data_folder)
+    dataset = sources.load(task.dataset, data_folder)
     mean, std = state.pop("mean", None), state.pop("std", None)
     if normalisation is not None:
         mean, std = (_per_channel(values, teacher.mean) for values in normalisation)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bench.tasks import Task
+from bench.tasks.table import Task
 from methods.augment import Augment
 
 

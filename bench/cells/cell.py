@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.tasks import TASKS
+from bench.tasks.table import TASKS
 from budgets import Budget
 from methods import METHODS
 
 SCHEMA = 1
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What every result depends on; a method adds its own file and those it imports from methods/.
 SHARED = (
     "budgets/budget.py",
     "budgets/oracle.py",
-    "bench/run.py",
-    "bench/exam.py",
-    "bench/data.py",
-    "bench/readers.py",
-    "bench/networks.py",
+    "bench/cells/run.py",
+    "bench/cells/exam.py",
+    "bench/tasks/data/sources.py",
+    "bench/tasks/data/readers.py",
+    "bench/tasks/networks.py",
 )
 
 

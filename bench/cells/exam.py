@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoint, data, teachers
-from bench.cell import Cell
+from bench.boxes import teachers
+from bench.cells import checkpoint
+from bench.cells.cell import Cell
 from bench.errors import UsageError
-from bench.tasks import Task
+from bench.tasks.data import sources
+from bench.tasks.table import Task
 from budgets import Budget, Inputs, Oracle
 from methods.noise import multiscale
 from methods.pool import to_8_bits
@@ -34,7 +36,7 @@ class Exam:
         return {name: (answers == right).double().mean().item() for name, right in self.right.items()}
 
 
-class SealedSplit(data.Split):
+class SealedSplit(sources.Split):
     """The test split as a trial meets it: there is nothing in it, and to look is an error."""
 
     def __init__(self) -> None:
@@ -44,12 +46,12 @@ class SealedSplit(data.Split):
         raise PermissionError(f"a trial may not see the test split, not even its {name}")
 
 
-def sealed(dataset: data.Dataset, cell: Cell) -> data.Dataset:
+def sealed(dataset: sources.Dataset, cell: Cell) -> sources.Dataset:
     """The data set as the cell may see it: without the test split, unless that is what it is examined on."""
     return dataset if cell.exam == "test" else replace(dataset, test=SealedSplit())
 
 
-def exam_of(cell: Cell, dataset: data.Dataset, teacher: nn.Module, root: Path, device: torch.device) -> Exam:
+def exam_of(cell: Cell, dataset: sources.Dataset, teacher: nn.Module, root: Path, device: torch.device) -> Exam:
     """The exam that the cell names. On a split, the teacher's own answers pass no meter."""
     if cell.exam in {"test", "validation"}:
         split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
@@ -66,7 +68,7 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     The images are what somebody without data has, multi-scale noise. They go through a meter of their
     own: all `queries` are charged to the study that asks for them. What is there is not asked again.
     """
-    teacher, source = teachers.load(task, root, torch.device("cpu")), data.source_of(task.dataset)
+    teacher, source = teachers.load(task, root, torch.device("cpu")), sources.source_of(task.dataset)
     name = f"agreement-{digest(f'{teachers.content_hash(teacher)} {queries} {inputs}')[:12]}"
     if _file(name, root).exists():
         return name

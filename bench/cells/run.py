@@ -14,11 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import checkpoint, data, networks, teachers
-from bench.cell import Cell, code_version
+from bench.boxes import teachers
+from bench.cells import checkpoint
+from bench.cells.cell import Cell, code_version
+from bench.cells.exam import exam_of, sealed
 from bench.errors import UsageError
-from bench.exam import exam_of, sealed
-from bench.tasks import task_of
+from bench.tasks import networks
+from bench.tasks.data import sources
+from bench.tasks.table import task_of
 from budgets import BudgetExhausted, Oracle
 from methods import METHODS
 from methods.run import Run
@@ -126,7 +129,7 @@ class _Running:
         self, cell: Cell, folder: Path, root: Path, data_folder: Path, device: torch.device, report: Report
     ) -> None:
         task = task_of(cell.task)
-        source, dataset = data.source_of(task.dataset), sealed(data.load(task.dataset, data_folder), cell)
+        source, dataset = sources.source_of(task.dataset), sealed(sources.load(task.dataset, data_folder), cell)
         teacher = teachers.load(task, root, device)
         record = teachers.record_of(task, root)  # whose hash `load` has just compared with the weights
         if record is None or record.hash != cell.teacher:
@@ -153,12 +156,12 @@ class _Running:
         self.points: list[dict[str, Any]] = self.saved.get("points", [])
         self.seconds_before: float = self.saved.get("seconds", 0.0)
 
-    def _images(self, dataset: data.Dataset, data_folder: Path, shape: tuple[int, int, int]) -> Tensor | None:
+    def _images(self, dataset: sources.Dataset, data_folder: Path, shape: tuple[int, int, int]) -> Tensor | None:
         """What the method needs besides the oracle, float images in [0, 1]; None for one that is data-free."""
         if self.method.DATA == "train":
             return dataset.train.images.float().div(255)
         if self.method.DATA == "other":
-            return data.other_images(self.config.images, data_folder, shape).float().div(255)
+            return sources.other_images(self.config.images, data_folder, shape).float().div(255)
         return None
 
     def to_the_end(self, checkpoint_seconds: float, keep_student: bool) -> None:

@@ -14,12 +14,12 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.execute import Outside
-    from bench.executors import Job
+    from bench.executors.jobs import Job
     from bench.executors.local import Slot
-    from bench.grid import Grid, Planned
-    from bench.tune import Places, Study, Terms
-    from bench.tuned import Outcome
+    from bench.executors.prepare import Outside
+    from bench.grids.definition import Grid, Planned
+    from bench.tuning.outcome import Outcome
+    from bench.tuning.study import Places, Study, Terms
 
 # torch, pandas, mlflow and seaborn take seconds to import: each command imports what it needs.
 
@@ -87,21 +87,21 @@ def run(
         return
     if all(item.reason for item in planned):
         raise UsageError(f"nothing can run here: {planned[0].reason}")
-    from bench import execute
-    from bench.tracking import Follower, default_uri
+    from bench.executors import prepare
+    from bench.mirror import Follower, default_uri
 
     folder = out / (name or grid_name)
     _must_be_writable(folder)
-    _decode(console, execute.data_sets(planned), data, outside, where, out)
-    teachers = execute.teacher_jobs(execute.untrained(planned, out), out, data, outside)
+    _decode(console, prepare.data_sets(planned), data, outside, where, out)
+    teachers = prepare.teacher_jobs(prepare.untrained(planned, out), out, data, outside)
     failed = _work(console, "teachers", teachers, where, out, lambda: None)
     if teachers:
         planned = _plan(chosen, out, data, device)
-    execute.write_run(folder, name or grid_name, chosen, planned, out, where[0].device)
+    prepare.write_run(folder, name or grid_name, chosen, planned, out, where[0].device)
     mirror = Follower(folder, mlflow or default_uri(out), lambda line: console.print(line, style="yellow"))
     wanted = [item for item in planned if item.state not in ({"done"} if rerun else {"done", "stale"})]
     cells = (item.cell for item in wanted if item.cell)
-    jobs_of_cells = execute.cell_jobs(cells, out, data, outside, keep_student=keep_students)
+    jobs_of_cells = prepare.cell_jobs(cells, out, data, outside, keep_student=keep_students)
     failed += _work(console, "cells", jobs_of_cells, where, out, mirror.tick)
     _report(console, folder)
     mirror.finish()
@@ -144,30 +144,33 @@ def teachers(
     std: Annotated[str | None, typer.Option("--std", help="What they divide by; default: the training set's.")] = None,
 ) -> None:
     """Train the teachers that are missing, and list all."""
-    from bench import display, execute, folders, roster
+    from bench.boxes import listing
+    from bench.cli import show
+    from bench.executors import prepare
+    from bench.tasks import image_folder
 
     outside = _outside(None, task)
-    made, globs = folders.split(task or [])
-    chosen = roster.choose([*globs, *map(folders.register, made)])
+    made, globs = image_folder.split(task or [])
+    chosen = listing.choose([*globs, *map(image_folder.register, made)])
     console, where, gpu = _console(), _slots(device, None, None, 1), _has_gpu(device)
     failed = 0
     if not (check or dry_run):
         _must_be_writable(out)
     if weights is not None:
-        roster.install(chosen, weights, out, data, roster.moments(mean, std))
+        listing.install(chosen, weights, out, data, listing.moments(mean, std))
     elif not (check or dry_run):
-        missing = roster.trainable(chosen, out, data, gpu=gpu)
+        missing = listing.trainable(chosen, out, data, gpu=gpu)
         _decode(console, {task.dataset for task in missing.values()}, data, outside, where, out)
-        failed = _work(console, "teachers", execute.teacher_jobs(missing, out, data, outside), where, out, lambda: None)
-    lines = roster.lines(chosen, out, data, gpu=gpu, check_on=where[0].device if check else None)
-    console.print(display.listing(roster.COLUMNS, (line.cells() for line in lines)))
+        failed = _work(console, "teachers", prepare.teacher_jobs(missing, out, data, outside), where, out, lambda: None)
+    lines = listing.lines(chosen, out, data, gpu=gpu, check_on=where[0].device if check else None)
+    console.print(show.listing(listing.COLUMNS, (line.cells() for line in lines)))
     raise typer.Exit(1 if failed or any(line.wrong for line in lines) else 0)
 
 
 @app.command()
 def status(run: RunName, out: Out = Path("runs")) -> None:
     """Count a run's cells by state, and give the reasons of those that failed or cannot run."""
-    from bench import display
+    from bench.cli import show
     from results import curves
 
     cells = curves.cells(_run_folder(run, out))
@@ -176,7 +179,7 @@ def status(run: RunName, out: Out = Path("runs")) -> None:
     console.print(f"{run}: {len(cells)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())})")
     reasons = cells.groupby(["state", "reason"]).size().reset_index(name="runs")
     if len(reasons):
-        console.print(display.listing(["state", "reason", "runs"], reasons.itertuples(index=False)))
+        console.print(show.listing(["state", "reason", "runs"], reasons.itertuples(index=False)))
 
 
 @app.command()
@@ -188,7 +191,7 @@ def report(run: RunName, out: Out = Path("runs")) -> None:
 @app.command()
 def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None:
     """Bring MLflow up to what is on disk."""
-    from bench.tracking import Mirror, TrackingError, default_uri
+    from bench.mirror import Mirror, TrackingError, default_uri
 
     folder = _run_folder(run, out)
     uri = mlflow or default_uri(out)
@@ -204,13 +207,13 @@ def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|networks")]) -> None:
     """List what there is."""
-    from bench import catalogue, display
+    from bench.cli import lists, show
     from bench.errors import unknown
 
-    if what not in catalogue.LISTS:
-        raise unknown("list", what, catalogue.LISTS)
-    columns, rows = catalogue.LISTS[what]()
-    _console().print(display.listing(columns, rows))
+    if what not in lists.LISTS:
+        raise unknown("list", what, lists.LISTS)
+    columns, rows = lists.LISTS[what]()
+    _console().print(show.listing(columns, rows))
 
 
 @app.command()
@@ -221,7 +224,7 @@ def check(
     """Hold a method to the contract, on a small teacher, and say what is wrong with it."""
     import yaml
 
-    from bench import check, plugins
+    from bench.contract import check, plugins
     from bench.errors import unknown
     from methods import METHODS
 
@@ -286,27 +289,28 @@ def tune(
     if trials < 1 or final_seeds < 0:
         raise UsageError(f"trials {trials}, final seeds {final_seeds}: wanted 1 or more, and 0 or more")
     outside = _outside(plugin, task)
-    from bench import display, tune
-    from bench.tracking import default_uri
+    from bench.cli import show
+    from bench.mirror import default_uri
+    from bench.tuning import study as studies
 
     costs = [cost for text in against or [] for cost in text.split(",")]
-    terms = tune.Terms(objective, proxy, held_out, seeds, sampler, tuple(costs), prune)  # type: ignore[arg-type]
+    terms = studies.Terms(objective, proxy, held_out, seeds, sampler, tuple(costs), prune)  # type: ignore[arg-type]
     chosen, settings = _to_tune(method, task, budget, answers, grid, settings or [])
     where = _slots(device, jobs, gpus, per_gpu)
     _must_be_writable(out)
     console = _console()
-    places = tune.Places(out.resolve(), data.resolve(), storage, outside)
+    places = studies.Places(out.resolve(), data.resolve(), storage, outside)
     items = _planned_studies(console, chosen, terms, where, places, device)
     if name and len(items) > 1:
         raise UsageError(f"name {name}: wanted for one study, but there are {len(items)}")
     uri = mlflow or default_uri(out)
     rows = []
     for item in items:
-        study = tune.study_of(item, terms, tune.fixed_keys(item, settings), name, places)
+        study = studies.study_of(item, terms, studies.fixed_keys(item, settings), name, places)
         rows.append(_study(console, study, trials, final_seeds, places, where, uri))
         if len(items) == 1 and rows[0].bad_input:
             raise UsageError(f"{study.name}: {rows[0].reason}")
-    console.print(display.tuned(rows))
+    console.print(show.tuned(rows))
     raise typer.Exit(1 if any(row.reason for row in rows) else 0)
 
 
@@ -341,20 +345,23 @@ def _grid(
     plugins: list[Path] | None,
 ) -> tuple[str, "Grid"]:
     """The grid as filtered and set on the command line, with what comes from outside, and its name."""
-    from bench import folders, grid
+    from bench.grids import definition
+    from bench.tasks import image_folder
 
-    grid_name, chosen = grid.load(name)
-    entries = {file.stem: grid.Entry() for file in plugins or []}
+    grid_name, chosen = definition.load(name)
+    entries = {file.stem: definition.Entry() for file in plugins or []}
     chosen = chosen.model_copy(update={"methods": {**entries, **chosen.methods}})
-    made, globs = folders.split(filters["task"] or [])
-    chosen = grid.select(
+    made, globs = image_folder.split(filters["task"] or [])
+    chosen = definition.select(
         chosen, {axis: globs or [] for axis, globs in {**filters, "task": globs}.items()}, exclude or []
     )
     if made:
-        chosen = chosen.model_copy(update={"tasks": [*(chosen.tasks if globs else []), *map(folders.register, made)]})
+        chosen = chosen.model_copy(
+            update={"tasks": [*(chosen.tasks if globs else []), *map(image_folder.register, made)]}
+        )
     if seeds is not None:
-        chosen = chosen.model_copy(update={"seeds": grid.parse_seeds(seeds)})
-    return grid_name, grid.configure(chosen, settings or [])
+        chosen = chosen.model_copy(update={"seeds": definition.parse_seeds(seeds)})
+    return grid_name, definition.configure(chosen, settings or [])
 
 
 def _to_tune(
@@ -366,8 +373,9 @@ def _to_tune(
     settings: list[str],
 ) -> tuple["Grid", list[str]]:
     """What to tune as a grid, that of one method if it is named, and the settings as METHOD.KEY=VALUE."""
-    from bench import folders, grid
     from bench.errors import unknown
+    from bench.grids import definition
+    from bench.tasks import image_folder
     from methods import METHODS
 
     if (method is None) == (grid_name is None):
@@ -379,30 +387,32 @@ def _to_tune(
         raise unknown("method", str(method), METHODS)
     if not task or not budget:
         raise UsageError(f"tune {method}: wanted --task and --budget")
-    kinds, (made, names) = METHODS[method].ANSWERS, folders.split(task)
+    kinds, (made, names) = METHODS[method].ANSWERS, image_folder.split(task)
     content = {
-        "tasks": [*names, *map(folders.register, made)],
+        "tasks": [*names, *map(image_folder.register, made)],
         "methods": {method: None},
         "budgets": [budget],
         "answers": [answers or kinds[0]],
     }
     settings = [f"{method}.{setting}" for setting in settings]
-    return grid.configure(grid.parse({"description": "tuned", "seeds": 1, **content}, "tune"), settings), settings
+    return definition.configure(
+        definition.parse({"description": "tuned", "seeds": 1, **content}, "tune"), settings
+    ), settings
 
 
 def _planned_studies(
     console: "Console", chosen: "Grid", terms: "Terms", where: "list[Slot]", places: "Places", device: str
 ) -> "list[Planned]":
     """One planned run for each study, with all teachers trained; UsageError where one cannot run here."""
-    from bench import execute
+    from bench.executors import prepare
 
     tasks = list(dict.fromkeys([*chosen.tasks, *(terms.tried_on(task) for task in chosen.tasks)]))
     out, data = places.root, places.data
     every = _plan(chosen.model_copy(update={"tasks": tasks}), out, data, device)
     if reason := next((item.reason for item in every if item.reason), None):
         raise UsageError(f"cannot run here: {reason}")
-    _decode(console, execute.data_sets(every), data, places.outside, where, out)
-    jobs = execute.teacher_jobs(execute.untrained(every, out), out, data, places.outside)
+    _decode(console, prepare.data_sets(every), data, places.outside, where, out)
+    jobs = prepare.teacher_jobs(prepare.untrained(every, out), out, data, places.outside)
     _work(console, "teachers", jobs, where, out, lambda: None)
     planned = sorted(_plan(chosen, out, data, device), key=lambda item: item.budget.queries)
     return list({(item.label, item.task, item.budget.answers, item.budget.inputs): item for item in planned}.values())
@@ -418,30 +428,34 @@ def _study(
     mlflow: str,
 ) -> "Outcome":
     """Bring a study to so many trials, write what comes of it, and measure its best settings."""
-    from bench import display, execute, tune, tuned
-    from bench.trials import workers
+    from bench.cli import show
+    from bench.executors import prepare
+    from bench.tuning import outcome as outcomes
+    from bench.tuning import study as studies
+    from bench.tuning.worker import workers
 
-    searched = tune.open_study(study, places)
+    searched = studies.open_study(study, places)
     jobs = workers(study, searched, trials, places, len(where))
-    console.print(display.study(study, tuned.ended(searched), trials), markup=False)
+    console.print(show.study(study, outcomes.ended(searched), trials), markup=False)
     _work(console, "workers", jobs, where, places.root, lambda: None)
-    if tuned.best(searched) is None:
-        return tuned.nothing(study, searched)
-    files = tuned.write(study, searched, places, sys.argv[1:])
-    cells = tuned.final_cells(study, searched, places, final_seeds)
-    measurements = execute.cell_jobs(cells, places.root, places.data, places.outside)
+    if outcomes.best(searched) is None:
+        return outcomes.nothing(study, searched)
+    files = outcomes.write(study, searched, places, sys.argv[1:])
+    cells = outcomes.final_cells(study, searched, places, final_seeds)
+    measurements = prepare.cell_jobs(cells, places.root, places.data, places.outside)
     _work(console, "runs", measurements, where, places.root, lambda: None)
-    outcome = tuned.outcome(study, searched, places, cells, complete=tune.finished(searched, trials))
-    tuned.mirror(study, searched, places, files, mlflow, lambda line: console.print(line, style="yellow"))
-    console.print(f"{study.name}:\n{display.paths(files)}", markup=False)
+    outcome = outcomes.outcome(study, searched, places, cells, complete=studies.finished(searched, trials))
+    outcomes.mirror(study, searched, places, files, mlflow, lambda line: console.print(line, style="yellow"))
+    console.print(f"{study.name}:\n{show.paths(files)}", markup=False)
     return outcome
 
 
 def _outside(files: list[Path] | None, tasks: list[str] | None) -> "Outside":
     """Load what extends the methods and the tasks; returns it as another process can load it."""
-    from bench import folders, plugins
+    from bench.contract import plugins
+    from bench.tasks import image_folder
 
-    outside: Outside = [*(file.resolve() for file in files or []), *folders.split(tasks or [])[0]]
+    outside: Outside = [*(file.resolve() for file in files or []), *image_folder.split(tasks or [])[0]]
     plugins.load(outside)
     return outside
 
@@ -465,9 +479,9 @@ def _slots(device: str, jobs: int | None, gpus: str | None, per_gpu: int) -> "li
 
 
 def _plan(chosen: "Grid", out: Path, data: Path, device: str) -> "list[Planned]":
-    from bench import grid
+    from bench.grids import definition
 
-    planned = grid.plan(chosen, out, data, gpu=_has_gpu(device))
+    planned = definition.plan(chosen, out, data, gpu=_has_gpu(device))
     if not planned:
         raise UsageError("nothing is left of the grid: the exclusions take every run out")
     return planned
@@ -483,30 +497,31 @@ def _has_gpu(device: str) -> bool:
 def _show_plan(console: "Console", name: str, planned: "list[Planned]", out: Path, device: str, *, full: bool) -> None:
     import torch
 
-    from bench import display, execute
-    from bench.estimate import estimate
-    from bench.run import device_name
+    from bench.cells.run import device_name
+    from bench.cli import show
+    from bench.executors import prepare
+    from bench.grids.estimate import estimate
 
-    untrained, here = execute.untrained(planned, out), device_name(torch.device(device))
+    untrained, here = prepare.untrained(planned, out), device_name(torch.device(device))
     cost = estimate(planned, untrained.values(), out, here)
-    console.print(display.plan(name, planned, untrained, cost, here, full=full))
+    console.print(show.plan(name, planned, untrained, cost, here, full=full))
 
 
 def _download(chosen: "Grid", data: Path) -> None:
-    from bench import data as data_sets
-    from bench.tasks import task_of
+    from bench.tasks.data import sources
+    from bench.tasks.table import task_of
 
     for name in dict.fromkeys(task_of(task).dataset for task in chosen.tasks):
-        data_sets.download(name, data)
+        sources.download(name, data)
 
 
 def _decode(
     console: "Console", names: Iterable[str], data: Path, outside: "Outside", where: "list[Slot]", out: Path
 ) -> None:
     """Decode what is not in the cache yet, with progress; a data set that is broken ends the command, as bad input."""
-    from bench import execute
+    from bench.executors import prepare
 
-    if _work(console, "data sets", execute.data_jobs(names, data, outside), where, out, lambda: None):
+    if _work(console, "data sets", prepare.data_jobs(names, data, outside), where, out, lambda: None):
         raise typer.Exit(2)
 
 
@@ -514,18 +529,19 @@ def _work(
     console: "Console", what: str, jobs: "list[Job]", where: "list[Slot]", out: Path, tick: Callable[[], None]
 ) -> int:
     """Run the jobs and show their progress; `tick` is called again and again. Returns how many failed."""
-    from bench import display, execute
+    from bench.cli import show
+    from bench.executors import prepare
     from bench.executors import local
 
     failed = 0
     if jobs:
-        with display.Board(console, what, jobs) as board, closing(local.execute(jobs, where)) as events:
+        with show.Board(console, what, jobs) as board, closing(local.execute(jobs, where)) as events:
             try:
                 for event in events:
                     board.show(event)
                     if event is not None and event.kind == "failed":
                         failed += 1
-                        execute.note_failure(event, out)
+                        prepare.note_failure(event, out)
                     tick()
             except KeyboardInterrupt:
                 print("bench: interrupted; the same command goes on where this one stopped", file=sys.stderr)
@@ -535,17 +551,17 @@ def _work(
 
 def _report(console: "Console", folder: Path) -> None:
     """Write the report and print the path of its page, its tables, its paths, and what is lacking."""
-    from bench import display
-    from results import report
+    from bench.cli import show
+    from results.report import report
 
     written = report.write(folder)
-    console.print(f"report: {display.paths([written.page]).strip()}", markup=False, soft_wrap=True)
-    for table in display.summary(written.summary):
+    console.print(f"report: {show.paths([written.page]).strip()}", markup=False, soft_wrap=True)
+    for table in show.summary(written.summary):
         console.print(table)
     lacking = written.cells[written.cells["state"] != "done"]
     for state, reason, n in lacking.fillna({"reason": "-"}).groupby(["state", "reason"]).size().reset_index().values:
         console.print(f"not in these tables: {n} runs {state}: {reason}", markup=False)
-    console.print(f"tables and figures:\n{display.paths([*written.tables, *written.figures])}", markup=False)
+    console.print(f"tables and figures:\n{show.paths([*written.tables, *written.figures])}", markup=False)
 
 
 def _run_folder(run: str, out: Path) -> Path:

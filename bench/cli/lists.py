@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import torch
 
-from bench import grid
-from bench.data import SOURCES
-from bench.networks import NETWORKS
-from bench.tasks import TASKS
+from bench.grids import definition as grids_
+from bench.tasks.data.sources import SOURCES
+from bench.tasks.networks import NETWORKS
+from bench.tasks.table import TASKS
 from methods import METHODS
 
 Listing = tuple[list[str], list[list[object]]]
@@ -33,8 +33,8 @@ def tasks() -> Listing:
 def grids() -> Listing:
     """Each shipped grid with its size."""
     rows: list[list[object]] = []
-    for name in grid.shipped():
-        _, definition = grid.load(name)
+    for name in grids_.shipped():
+        _, definition = grids_.load(name)
         rows.append([name, definition.description, len(definition.tasks), len(definition.methods)])
     return ["grid", "description", "tasks", "methods"], rows
 

@@ -12,14 +12,14 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.estimate import Estimate
-from bench.executors import Event, Job
-from bench.grid import Planned
-from results.text import short
+from bench.executors.jobs import Event, Job
+from bench.grids.definition import Planned
+from bench.grids.estimate import Estimate
+from results.report.numbers import short
 
 if TYPE_CHECKING:
-    from bench.tune import Study
-    from bench.tuned import Outcome
+    from bench.tuning.outcome import Outcome
+    from bench.tuning.study import Study
 
 HEARTBEAT = 30.0  # seconds between plain lines
 

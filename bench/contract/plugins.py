@@ -7,9 +7,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from bench import folders
 from bench.errors import UsageError
-from bench.folders import Folder
+from bench.tasks import image_folder
+from bench.tasks.image_folder import Folder
 from methods import METHODS
 
 GROUP = "bench.methods"  # [project.entry-points."bench.methods"]  NAME = "package.module"
@@ -26,7 +26,7 @@ def load(given: Iterable[Path | Folder] = ()) -> None:
         _add(entry.name, entry.load(), entry.value)
     for item in given:
         if isinstance(item, Folder):
-            folders.register(item)
+            image_folder.register(item)
         else:
             _add(item.stem, from_file(item), str(item))
 

@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from bench.executors import Event, Job
+from bench.executors.jobs import Event, Job
 
 # Imported once and then shared by all processes: what would cost each of them seconds.
-PRELOAD = ["bench.run", "torchvision.datasets", "sklearn.datasets"]
+PRELOAD = ["bench.cells.run", "torchvision.datasets", "sklearn.datasets"]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ from typing import Any
 
 import torch
 
-from bench import __version__, data, plugins, teachers
-from bench.cell import ROOT, Cell
-from bench.executors import Event, Job
-from bench.folders import Folder
-from bench.grid import Grid, Planned
-from bench.run import CellFailed, device_name, run_cell
-from bench.tasks import Task, task_of
+from bench import __version__
+from bench.boxes import teachers
+from bench.cells.cell import ROOT, Cell
+from bench.cells.run import CellFailed, device_name, run_cell
+from bench.contract import plugins
+from bench.executors.jobs import Event, Job
+from bench.grids.definition import Grid, Planned
+from bench.tasks.data import sources
+from bench.tasks.image_folder import Folder
+from bench.tasks.table import Task, task_of
 from methods import METHODS
 from results.store import Busy, write_json
 
@@ -44,7 +47,7 @@ def data_sets(planned: Iterable[Planned]) -> set[str]:
 
 def data_jobs(names: Iterable[str], data_folder: Path, outside: Outside = ()) -> list[Job]:
     """One job for each data set that is not decoded yet; it reports the share done."""
-    undecoded = [name for name in sorted(names) if not data.is_decoded(name, data_folder)]
+    undecoded = [name for name in sorted(names) if not sources.is_decoded(name, data_folder)]
     return [Job(f"data set {name}", decode, (name, data_folder.resolve(), outside)) for name in undecoded]
 
 
@@ -75,7 +78,7 @@ def decode(
 ) -> None:
     """The job of a data set."""
     plugins.load(outside)
-    data.load(name, data_folder, lambda done, total: report(done / total))
+    sources.load(name, data_folder, lambda done, total: report(done / total))
 
 
 def train_teacher(

@@ -12,15 +12,16 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from bench import data, teachers
-from bench.cell import Cell, canonical_config
+from bench.boxes import teachers
+from bench.cells.cell import Cell, canonical_config
+from bench.cells.run import MARKS, is_done
 from bench.errors import UsageError, unknown
-from bench.run import MARKS, is_done
-from bench.tasks import Task, task_of
+from bench.tasks.data import sources
+from bench.tasks.table import Task, task_of
 from budgets import Answers, Budget, BudgetError, Inputs, parse_queries
 from methods import METHODS
 
-SHIPPED = Path(__file__).with_name("grids")
+SHIPPED = Path(__file__).with_name("shipped")
 BOUNDS = {"": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
 
@@ -294,14 +295,14 @@ def obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
     """Why no cell of the task can run here, or None."""
     if task.gpu and not gpu:
         return "no GPU here; --device cpu runs it all the same"
-    return data.missing(task.dataset, data_folder)
+    return sources.missing(task.dataset, data_folder)
 
 
 def _lacking_images(method: str, config: str, data_folder: Path) -> str | None:
     """Why a method that needs another data set's images cannot have them, or None."""
     if METHODS[method].DATA != "other":
         return None
-    return data.missing_other(json.loads(config)["images"], data_folder)
+    return sources.missing_other(json.loads(config)["images"], data_folder)
 
 
 def _exclusion(rule: dict[str, str]) -> dict[str, str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import data, networks
-from bench.grid import Planned
-from bench.tasks import Task
+from bench.grids.definition import Planned
+from bench.tasks import networks
+from bench.tasks.data import sources
+from bench.tasks.table import Task
 from results.store import read_json
 
 CELL_BYTES = 30_000  # a cell's folder without its student, where none has been measured
@@ -72,7 +73,7 @@ def _measured(tasks: set[str], cells: Path, device: str) -> tuple[dict[Key, list
 
 def _teacher_bytes(task: Task) -> int:
     """The size of a teacher's weights."""
-    source = data.source_of(task.dataset)
+    source = sources.source_of(task.dataset)
     # Made in earnest: torch's `meta` device would take a second for its imports.
     network = networks.NETWORKS[task.teacher](source.shape, source.classes)
     return sum(value.nbytes for value in network.state_dict().values())

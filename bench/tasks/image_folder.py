@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import cache, readers
-from bench.data import SOURCES, Source
+from bench.boxes.recipes import RECIPES
 from bench.errors import UsageError, unknown
-from bench.networks import NETWORKS
-from bench.recipes import RECIPES
-from bench.tasks import TASKS, Task
+from bench.tasks.data import cache, readers
+from bench.tasks.data.sources import SOURCES, Source
+from bench.tasks.networks import NETWORKS
+from bench.tasks.table import TASKS, Task
 from results.store import digest
 
 PREFIX = "folder:"

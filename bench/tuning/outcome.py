@@ -12,15 +12,16 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from bench import execute, teachers
-from bench.cell import Cell
-from bench.grid import Planned
-from bench.tasks import task_of
-from bench.tracking import Mirror, TrackingError
-from bench.tune import BUDGET, Places, Study, counted
+from bench.boxes import teachers
+from bench.cells.cell import Cell
+from bench.executors import prepare
+from bench.grids.definition import Planned
+from bench.mirror import Mirror, TrackingError
+from bench.tasks.table import task_of
+from bench.tuning.study import BUDGET, Places, Study, counted
 from methods import METHODS
 from methods.search import value_at
-from results import tuning
+from results.report import studies
 from results.statistics import half_width, spread
 from results.store import read_json, write_bytes
 
@@ -81,7 +82,7 @@ def write(study: Study, searched: optuna.Study, places: Places, command: list[st
     settings = {"method": study.method, "config": json.loads(study.config(winner.params))}
     content = {**settings, "provenance": provenance(study, searched, winner, command)}
     write_bytes(folder / "best.yaml", yaml.safe_dump(content, sort_keys=False, width=120).encode())
-    drawn = tuning.draw(
+    drawn = studies.draw(
         folder / "figures", table, study.figure, list(study.space()), importances(searched), list(study.against)
     )
     return [folder / "best.yaml", folder / "trials.csv", *drawn]
@@ -235,7 +236,7 @@ def entries(study: Study, searched: optuna.Study) -> list[dict[str, Any]]:
     for trial in searched.get_trials(deepcopy=False):
         for cell in study.cells(trial.params) if trial.user_attrs.get("cells") else ():
             planned = Planned("", cell.task, cell.method, cell.config, cell.budget, (), protocol, cell.seed, cell=cell)
-            listed.setdefault(cell.name(), execute.entry(replace(planned, label=f"trial {trial.number}")))
+            listed.setdefault(cell.name(), prepare.entry(replace(planned, label=f"trial {trial.number}")))
     return list(listed.values())
 
 

@@ -18,13 +18,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from bench import teachers
-from bench.cell import Cell, canonical_config, code_version
+from bench.boxes import teachers
+from bench.cells.cell import Cell, canonical_config, code_version
+from bench.cells.exam import hold_out
 from bench.errors import UsageError, unknown
-from bench.exam import hold_out
-from bench.execute import Outside
-from bench.grid import Planned
-from bench.tasks import task_of
+from bench.executors.prepare import Outside
+from bench.grids.definition import Planned
+from bench.tasks.table import task_of
 from budgets import Budget
 from methods import METHODS
 from methods.search import Range, Space, including, space, value_at, with_values

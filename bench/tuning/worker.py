@@ -22,11 +22,11 @@ import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from bench import plugins
-from bench.cell import Cell
-from bench.executors import Job
-from bench.run import CellFailed, Stopped, run_cell
-from bench.tune import Places, Study, counted, finished, open_study, put_back, wait_for
+from bench.cells.cell import Cell
+from bench.cells.run import CellFailed, Stopped, run_cell
+from bench.contract import plugins
+from bench.executors.jobs import Job
+from bench.tuning.study import Places, Study, counted, finished, open_study, put_back, wait_for
 from methods.search import Choice, Space
 from results.store import Busy, lock, read_json
 

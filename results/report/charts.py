@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from results.looks import CONTROL, GREYS, Look, looks, named
-from results.text import short
+from results.report.numbers import short
+from results.report.style import CONTROL, GREYS, Look, looks, named
 
 MEASURES = {  # name on the button -> column, prefix of the columns of its spread and interval
     "accuracy": ("accuracy", ""),

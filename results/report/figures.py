@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from results.looks import RANKED, Look, looks, named
-from results.text import short
+from results.report.numbers import short
+from results.report.style import RANKED, Look, looks, named
 
 WIDTH = 3.4  # inches, one column
 STYLE: Any = {

@@ -13,8 +13,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from plotly.offline import get_plotlyjs
 
+from results.report.tables import Table
 from results.store import write_bytes
-from results.tables import Table
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def write(run: Path, plan: dict[str, Any], cells: pd.DataFrame, tracks: list[Tra
     tables: heading -> table, shown below the tracks.
     """
     environment = Environment(
-        loader=PackageLoader("results", "."),
+        loader=PackageLoader("results.report", "."),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

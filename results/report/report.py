@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results import aggregate, charts, curves, figures, looks, page, published, tables
+from results import aggregate, curves, published
+from results.report import charts, figures, page, style, tables
 from results.store import read_json, write_bytes
 
 
@@ -70,7 +71,7 @@ def write(run: Path) -> Report:
 def _frames(run: Path) -> _Frames:
     plan = read_json(run / "run.json")
     points = curves.points(run)
-    teachers, roles = curves.teacher_accuracies(run), looks.roles(plan["entries"])
+    teachers, roles = curves.teacher_accuracies(run), style.roles(plan["entries"])
     datasets = {task: parts["dataset"] for task, parts in plan.get("tasks", {}).items()}
     compared = list(aggregate.comparisons(points, teachers, datasets, roles))
     generator = np.random.default_rng(0)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from results.figures import STYLE, WIDTH, save
-from results.text import short
+from results.report.figures import STYLE, WIDTH, save
+from results.report.numbers import short
 
 COLOUR = sns.color_palette("colorblind")[0]
 REST = "0.55"

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from results.curves import TARGETS, apart
-from results.looks import CONTROL, RANKED, REFERENCE, named
+from results.report.numbers import short
+from results.report.style import CONTROL, RANKED, REFERENCE, named
 from results.statistics import tied
-from results.text import short
 
 Row = dict[Any, Any]  # of a frame, column -> value
 BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands in no ranking

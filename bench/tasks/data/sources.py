@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import archives, cache, readers
+from bench.tasks.data import downloads
+from bench.tasks.data import cache
+from bench.tasks.data import readers
 from bench.errors import UsageError, unknown
-from bench.readers import Reader, Tell
+from bench.tasks.data.readers import Reader, Tell
 
 PARTS = ("train", "validation", "test")
 
@@ -221,7 +223,7 @@ def _idx(folder: str, *prefixes: str) -> tuple[str, ...]:
 
 def _torchvision_source(name: str, parts: tuple[dict[str, Any], dict[str, Any]], **rest: Any) -> Source:
     """A source that torchvision reads and downloads; parts: what its class takes for training and test."""
-    return Source(read=readers.torchvision_set(name, parts), download=archives.from_torchvision(name, *parts), **rest)
+    return Source(read=readers.torchvision_set(name, parts), download=downloads.from_torchvision(name, *parts), **rest)
 
 
 TRAIN_FLAG: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
@@ -237,7 +239,7 @@ SOURCES = {
         classes=10,
         files=_idx("MNIST", "train", "t10k"),
         sizes=(60_000, 10_000),
-        checksums=lambda: archives.MNIST,
+        checksums=lambda: downloads.MNIST,
     ),
     "fmnist": _torchvision_source(
         "FashionMNIST",
@@ -255,7 +257,7 @@ SOURCES = {
         files=("usps.bz2", "usps.t.bz2"),
         validation=700,
         sizes=(7_291, 2_007),
-        checksums=archives.listed_sums("USPS"),
+        checksums=downloads.listed_sums("USPS"),
     ),
     "emnist": Source(
         (1, 28, 28),
@@ -263,7 +265,7 @@ SOURCES = {
         readers.emnist,
         files=_idx("EMNIST", "emnist-balanced-train", "emnist-balanced-test"),
         sizes=(112_800, 18_800),
-        download=archives.from_torchvision("EMNIST", *EMNIST_PARTS),
+        download=downloads.from_torchvision("EMNIST", *EMNIST_PARTS),
     ),
     "svhn": _torchvision_source(
         "SVHN",
@@ -272,7 +274,7 @@ SOURCES = {
         classes=10,
         files=("train_32x32.mat", "test_32x32.mat"),
         sizes=(73_257, 26_032),
-        checksums=archives.listed_sums("SVHN"),
+        checksums=downloads.listed_sums("SVHN"),
     ),
     "cifar10": _torchvision_source(
         "CIFAR10",
@@ -283,7 +285,7 @@ SOURCES = {
             f"cifar-10-batches-py/{name}" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
         ),
         sizes=(50_000, 10_000),
-        checksums=archives.cifar_sums("CIFAR10"),
+        checksums=downloads.cifar_sums("CIFAR10"),
     ),
     "cifar100": _torchvision_source(
         "CIFAR100",
@@ -292,7 +294,7 @@ SOURCES = {
         classes=100,
         files=("cifar-100-python/train", "cifar-100-python/test"),
         sizes=(50_000, 10_000),
-        checksums=archives.cifar_sums("CIFAR100"),
+        checksums=downloads.cifar_sums("CIFAR100"),
     ),
     "tinyimagenet": Source(
         (3, 64, 64),
@@ -300,7 +302,7 @@ SOURCES = {
         readers.tiny_imagenet,
         files=tuple(f"tiny-imagenet-200/{name}" for name in ("wnids.txt", "train", "val")),
         sizes=(100_000, 10_000),
-        download=archives.tiny_imagenet,
+        download=downloads.tiny_imagenet,
     ),
     "imagenet12": Source(
         (3, 64, 64),

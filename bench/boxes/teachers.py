@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import data, networks
+from bench.boxes.recipes import Recipe, name_of, recipe_of
 from bench.errors import UsageError
-from bench.recipes import Recipe, name_of, recipe_of
-from bench.tasks import Task
+from bench.tasks import networks
+from bench.tasks.data import sources
+from bench.tasks.table import Task
 from methods.augment import augment
 from results.store import digest, read_json, write_bytes, write_json
 
@@ -80,7 +81,7 @@ def train(
     The weights after the last epoch are kept: neither held-out split chooses anything.
     """
     recipe = recipe_of(task)
-    dataset = data.load(task.dataset, data_folder)
+    dataset = sources.load(task.dataset, data_folder)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         teacher = untrained(task)
@@ -91,12 +92,12 @@ def train(
 
 def untrained(task: Task) -> Teacher:
     """The task's teacher with fresh weights, which normalises nothing yet."""
-    source = data.source_of(task.dataset)
+    source = sources.source_of(task.dataset)
     network = networks.build(task.teacher, source.shape, source.classes)
     return Teacher(network, torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1))
 
 
-def examine(teacher: Teacher, dataset: data.Dataset) -> TeacherRecord:
+def examine(teacher: Teacher, dataset: sources.Dataset) -> TeacherRecord:
     """The record that a teacher in eval mode deserves, by the held-out splits."""
     device = teacher.mean.device
     return TeacherRecord(
@@ -106,7 +107,7 @@ def examine(teacher: Teacher, dataset: data.Dataset) -> TeacherRecord:
     )
 
 
-def keep(teacher: Teacher, task: Task, root: Path, dataset: data.Dataset, origin: dict[str, Any]) -> TeacherRecord:
+def keep(teacher: Teacher, task: Task, root: Path, dataset: sources.Dataset, origin: dict[str, Any]) -> TeacherRecord:
     """Write a teacher with its record; origin: how it came about."""
     record = examine(teacher.eval().requires_grad_(False), dataset)
     buffer = io.BytesIO()
@@ -134,7 +135,7 @@ def predict(network: nn.Module, images: Tensor, batch_size: int = 1000) -> Tenso
     return torch.cat([network(batch.float().div(255)).argmax(dim=1) for batch in images.split(batch_size)])
 
 
-def accuracy(network: nn.Module, split: data.Split) -> float:
+def accuracy(network: nn.Module, split: sources.Split) -> float:
     """Share of the split on which the network has the true label."""
     return (predict(network, split.images) == split.labels).double().mean().item()
 
@@ -158,7 +159,7 @@ def moments(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _fit(teacher: Teacher, train: data.Split, recipe: Recipe, report: Callable[[float], None]) -> None:
+def _fit(teacher: Teacher, train: sources.Split, recipe: Recipe, report: Callable[[float], None]) -> None:
     rng = torch.Generator(train.images.device).manual_seed(recipe.seed)
     optimizer = torch.optim.SGD(
         teacher.parameters(),
