@@ -1,6 +1,6 @@
-"""Files of a run, each complete or absent: written aside, then renamed.
+"""Files of a run, each complete or absent: written aside, then renamed; and the one word on the state of a cell.
 
-ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran it
+ROOT/cells/CELL/cell.json        what the cell is, and the versions of the code that ran it
                 curve.json       its points so far
                 checkpoint.pt    a running cell, gone when it is done
                 samples.png      some of the images that the teacher was last sent, side by side
@@ -8,22 +8,76 @@ ROOT/cells/CELL/cell.json        what the cell is, and the code version that ran
                 done.json        its totals: the mark of a finished cell, written last
                 failed.json      the reason, where it failed; a new attempt removes it
                 stopped.json     its totals so far, where a search for settings gave it up
+                lock             held by the process that runs it
 ROOT/RUN/run.json                the grid as planned: which cells, or why not
          index.html  assets/  tables/  figures/    what `bench report` makes of them
+
+results/records.py has the types of the JSON files.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from results.records import Failure, RecordError, State, Totals, Versions, read
+
+PATIENCE = 0.2  # seconds in which a lock may be held by someone who only looks
 
 
 class Busy(Exception):
     """Another process works on this cell."""
+
+
+class NoLocks(OSError):
+    """The folder is on a file system without locks, on which two processes could run one cell at once."""
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What the disk says of a cell. totals: where it is done, stale or stopped. reason: why it is as it is, if not done."""
+
+    name: State
+    totals: Totals | None = None
+    reason: str | None = None
+
+
+def state_of(folder: Path, versions: Versions | None, obstacle: str | None = None) -> CellState:
+    """The state of the cell in the folder, for the code of those versions. The only reader of these marks.
+
+    versions: None takes a result for what it is, whatever code gave it. obstacle: why it cannot run here, if it cannot.
+    """
+    try:
+        if (done := folder / "done.json").exists():
+            totals = read(done, Totals)
+            if versions is None or totals.versions == versions:
+                return CellState("done", totals)
+            if not is_held(folder):
+                return CellState("stale", totals, _differing(totals.versions, versions))
+        if (folder / "lock").exists() and is_held(folder):
+            return CellState("running")
+        if (folder / "failed.json").exists():
+            return CellState("failed", reason=read(folder / "failed.json", Failure).reason)
+        if (folder / "stopped.json").exists():
+            return CellState("stopped", read(folder / "stopped.json", Totals), "given up by a search for settings")
+    except RecordError as error:
+        return CellState("failed", reason=str(error))
+    if obstacle:
+        return CellState("cannot run", reason=obstacle)
+    return CellState("started" if (folder / "checkpoint.pt").exists() else "to do")
+
+
+def _differing(old: Versions, new: Versions) -> str:
+    """What another code gave a result, in words."""
+    parts = [f"{part} {old.get(part, 'unknown')}, now {new[part]}" for part in new if old.get(part) != new[part]]
+    return "made by other code: " + "; ".join(parts or ["parts that are no more"])
 
 
 def digest(text: str) -> str:
@@ -33,11 +87,16 @@ def digest(text: str) -> str:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or none of it, making its folder."""
+    write_with(path, lambda file: file.write(content))
+
+
+def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file that appears whole under its name or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
+        with aside.open("xb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
@@ -60,8 +119,28 @@ def lock(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; raises Busy if another holds it. A dead process holds nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(folder.name) from error
+        until = time.monotonic() + PATIENCE
+        while not _take(file, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                raise Busy(folder.name)
+            time.sleep(0.02)
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the folder, this one apart from others or not."""
+    try:
+        with (folder / "lock").open() as file:
+            return not _take(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _take(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise NoLocks(error.errno, f"no locks on this file system ({error.strerror}): choose another --out") from error
+    return True

@@ -530,8 +530,7 @@ def _work(
 ) -> int:
     """Run the jobs and show their progress; `tick` is called again and again. Returns how many failed."""
     from bench.cli import show
-    from bench.executors import prepare
-    from bench.executors import local
+    from bench.executors import local, prepare
 
     failed = 0
     if jobs:

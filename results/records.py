@@ -1,0 +1,205 @@
+"""What a run leaves behind, as types: the run's plan, and for each cell what it is, its points and its end.
+
+Each file holds the number of its schema. A file that is cut short, of another shape, or of a newer schema is told in one line.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+SCHEMA = 2
+RANKED, CONTROL, REFERENCE = "ranked", "control", "not data-free"  # the roles
+CONTROLS = {"noise"}  # what any method must beat
+
+T = TypeVar("T")
+State = Literal["done", "stale", "failed", "running", "started", "stopped", "to do", "cannot run"]
+Versions = dict[str, int | str]  # part of the code that decides results -> its number, or the hash of a plugin
+
+
+class RecordError(ValueError):
+    """A file of a run that cannot be understood; the message is one line that names it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a cell was computed, and by what. precision: of convolutions and products of matrices."""
+
+    device: str
+    threads: int
+    precision: str
+    bench: str
+    commit: str | None
+    torch: str
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """cell.json. identity: all that the result depends on besides the code. versions: those of the code."""
+
+    identity: dict[str, Any]
+    versions: Versions = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Totals:
+    """done.json, and stopped.json of a trial that was given up: what the meter counted over the whole run, the last
+    unfinished round included, and what computed it. seconds: of wall time, summed over restarts."""
+
+    spent: int
+    distinct: int
+    rounds: int
+    seconds: float
+    versions: Versions = field(default_factory=dict)
+    machine: Machine | None = None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Failure:
+    """failed.json. spent: what was charged until then."""
+
+    reason: str
+    traceback: str | None = None
+    spent: int = 0
+    schema: int = SCHEMA
+
+
+class Point(TypedDict):
+    """One point of curve.json. What a method shows apart follows, as `accuracy_NAME`."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    budget: int
+    round: int
+    spent: int
+    distinct: int
+    figures: dict[str, float] | None
+    accuracy: NotRequired[float]  # an exam of held-out answers knows no true labels
+    agreement: NotRequired[float]
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """What is known of a teacher without loading it: its content hash, accuracy on both held-out splits."""
+
+    hash: str
+    validation_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class TaskParts:
+    """A task as a report names it. classes: how many, so that chance is known."""
+
+    dataset: str
+    teacher: str
+    student: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A planned run. method: its label in the grid; kind: its name among the methods.
+
+    budgets: those whose points it gives, the largest being its own, `budget`. cell: its folder's name, None while the
+    teacher is untrained. narrower: budget -> the cell that a command with `--budget` may have run in its place, whose
+    points are the same. reason: why it cannot run here, or None.
+    """
+
+    task: str
+    answers: str
+    inputs: str
+    method: str
+    kind: str
+    data: str
+    protocol: str
+    seed: int
+    budget: int
+    budgets: list[int]
+    config: str
+    cell: str | None
+    narrower: dict[int, str]
+    reason: str | None
+
+    @property
+    def role(self) -> str:
+        """Ranked, control, or not data-free: only the ranked are compared with each other."""
+        if self.data != "none":
+            return REFERENCE
+        return CONTROL if self.kind in CONTROLS else RANKED
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The command that made a run, without secrets and places, and when and with what it was given."""
+
+    command: str
+    bench: str
+    commit: str | None
+    python: str
+    packages: dict[str, str]
+    at: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """run.json: the grid as planned. id: a random name by which MLflow tells this folder's runs from another's.
+
+    chosen_on: what its settings were chosen on, `test` where that spoils a ranking. teachers: task -> its teacher, None while it is
+    untrained. versions: kind of method -> those of the code that would compute its cells now.
+    """
+
+    grid: str
+    id: str
+    definition: dict[str, Any]
+    tasks: dict[str, TaskParts]
+    teachers: dict[str, TeacherRecord | None]
+    provenance: Provenance
+    versions: dict[str, Versions]
+    entries: list[Entry]
+    schema: int = SCHEMA
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Label -> its role."""
+        return {entry.method: entry.role for entry in self.entries}
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """The record in a JSON file; RecordError in one line for what is not one that this version can read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not whole: wanted JSON") from error
+    schema = content.get("schema", 1) if isinstance(content, dict) else SCHEMA
+    if schema != SCHEMA and not (isinstance(schema, int) and schema < SCHEMA and kind is not RunRecord):
+        newer = isinstance(schema, int) and schema > SCHEMA
+        way_out = "a newer bench wrote it" if newer else "give the command that made it again"
+        raise RecordError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: {way_out}")
+    try:
+        return _adapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise RecordError(f"{path} is no {_name(kind)}: {where}: {first['msg']}") from error
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as what JSON can hold."""
+    return asdict(record)
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def _name(kind: Any) -> str:
+    return {RunRecord: "record of a run", CellRecord: "record of a cell"}.get(kind, "record of a cell's end")
