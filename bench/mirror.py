@@ -2,11 +2,13 @@
 
 import json
 import os
-import time
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from results.records import Entry, RunRecord, plain, read
 from results.store import read_json
 
 T = TypeVar("T")
@@ -51,19 +53,20 @@ class Mirror:
 
     def sync(self) -> int:
         """Add every finished or failed cell that is not there yet; returns how many were added."""
-        return self._add(read_json(self._run / "run.json"))
+        run = read(self._run / "run.json", RunRecord)
+        return self._add(run.grid, run.entries)
 
-    def sync_study(self, entries: list[dict[str, Any]], files: list[Path]) -> int:
+    def sync_study(self, entries: list[Entry], files: list[Path]) -> int:
         """Add the cells of a study's trials, nested under one run that holds its files; returns how many were added."""
         self._parent = _guard(self._log_study, files)
-        return self._add({"grid": self._run.name, "entries": entries})
+        return self._add(self._run.name, entries)
 
-    def _add(self, plan: dict[str, Any]) -> int:
+    def _add(self, grid: str, entries: list[Entry]) -> int:
         added = 0
-        for entry in plan["entries"]:
+        for entry in map(plain, entries):
             record = self._record(entry)
             if record is not None and self._mirrored.get(entry["cell"]) != record["stamp"]:
-                _guard(self._log_cell, plan["grid"], entry, record)
+                _guard(self._log_cell, grid, entry, record)
                 self._mirrored[entry["cell"]] = record["stamp"]
                 added += 1
         return added
@@ -101,7 +104,7 @@ class Mirror:
             if (folder / file).exists():
                 record = read_json(folder / file)
                 curve = read_json(folder / "curve.json") if state != "failed" else []
-                stamp = f"{state} {record.get('code')} {(folder / file).stat().st_mtime_ns}"
+                stamp = f"{state} {record.get('versions')} {(folder / file).stat().st_mtime_ns}"
                 return {"state": state, "totals": record, "curve": curve, "stamp": stamp, "folder": folder}
         return None
 
@@ -216,18 +219,23 @@ class Follower:
     def __init__(self, run: Path, uri: str, warn: Callable[[str], None]) -> None:
         self._run, self._uri, self._warn = run, uri, warn
         self._mirror: Mirror | None = None
-        self._next = time.monotonic() + self.EVERY
         self._dead = uri == "off"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def tick(self) -> None:
-        """Catch up if a minute has passed."""
-        if time.monotonic() >= self._next:
+    def __enter__(self) -> "Follower":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if kind is None:
+            self._catch_up(report=True)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(self.EVERY):
             self._catch_up(report=False)
-            self._next = time.monotonic() + self.EVERY
-
-    def finish(self) -> None:
-        """Catch up, and put the report there."""
-        self._catch_up(report=True)
 
     def _catch_up(self, *, report: bool) -> None:
         if self._dead:
@@ -239,4 +247,9 @@ class Follower:
                 self._mirror.log_report()
         except TrackingError as error:
             self._dead = True
-            self._warn(f"MLflow at {self._uri} does not answer, results are on disk: bench sync later ({error})")
+            self._warn(f"MLflow at {shown(self._uri)} does not answer, results are on disk: bench sync later ({error})")
+
+
+def shown(uri: str) -> str:
+    """An address as it may be printed: without user and password."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)

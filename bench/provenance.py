@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench import __version__
 from results.records import Machine, Provenance
 
+BACKENDS: Any = torch.backends  # whose settings carry no types
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "mlflow", "optuna")
 # What belongs to one machine, or is nobody's business: places, passwords, processes.
@@ -25,13 +27,13 @@ PRIVATE = ("--data", "--out", "--storage", "--jobs", "--threads", "--gpus", "--p
 
 def set_precision() -> None:
     """True float32 everywhere: in TF32 a step of 2e-5 a pixel, as DFME and MAZE make, is rounded away."""
-    for backend in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
-        backend.fp32_precision = "ieee"
+    BACKENDS.cudnn.conv.fp32_precision = "ieee"
+    BACKENDS.cuda.matmul.fp32_precision = "ieee"
 
 
 def precision() -> str:
     """How convolutions compute on this process's GPUs: `float32`, or `tf32`."""
-    return "float32" if torch.backends.cudnn.conv.fp32_precision == "ieee" else "tf32"
+    return "float32" if BACKENDS.cudnn.conv.fp32_precision == "ieee" else "tf32"
 
 
 def machine(device: torch.device) -> Machine:

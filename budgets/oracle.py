@@ -10,6 +10,8 @@ from torch import Tensor
 
 from budgets.budget import Budget
 
+RESULTS = 1  # of the meter: what is counted, sent and answered
+
 
 class BudgetExhausted(Exception):
     """The batch would cost more than what is left. Nothing was sent and nothing was charged."""

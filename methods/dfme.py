@@ -35,6 +35,7 @@ from methods.search import Log, Range
 ANSWERS = ("probs",)
 DATA = "none"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

@@ -47,6 +47,7 @@ from methods.shapes import random_shapes
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

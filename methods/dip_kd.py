@@ -45,6 +45,7 @@ from methods.search import Choice, Log, Range
 ANSWERS = ("labels",)
 DATA = "none"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

@@ -44,6 +44,7 @@ from methods.search import Log, Range
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

@@ -38,6 +38,7 @@ from methods.search import Choice, Log, Range
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "anytime"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

@@ -35,6 +35,7 @@ from methods.search import Log, Range
 ANSWERS = ("labels", "probs")
 DATA = "other"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

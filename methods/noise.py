@@ -27,6 +27,7 @@ from methods.search import Choice, Range
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

@@ -22,6 +22,7 @@ from methods.run import Run
 ANSWERS = ("labels", "probs")
 DATA = "train"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

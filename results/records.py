@@ -1,6 +1,7 @@
 """What a run leaves behind, as types: the run's plan, and for each cell what it is, its points and its end.
 
-Each file holds the number of its schema. A file that is cut short, of another shape, or of a newer schema is told in one line.
+Each file holds the number of its schema. A file that is cut short, of another shape, or of a newer schema is told in
+one line.
 """
 
 import json
@@ -22,6 +23,10 @@ Versions = dict[str, int | str]  # part of the code that decides results -> its 
 
 class RecordError(ValueError):
     """A file of a run that cannot be understood; the message is one line that names it."""
+
+
+class NewerSchema(RecordError):
+    """A file that a newer version of this package wrote, which is therefore not to be touched."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,8 @@ class Provenance:
 class RunRecord:
     """run.json: the grid as planned. id: a random name by which MLflow tells this folder's runs from another's.
 
-    chosen_on: what its settings were chosen on, `test` where that spoils a ranking. teachers: task -> its teacher, None while it is
-    untrained. versions: kind of method -> those of the code that would compute its cells now.
+    teachers: task -> its teacher, None while it is untrained. versions: kind of method -> those of the code that
+    planned it.
     """
 
     grid: str
@@ -180,15 +185,17 @@ def read(path: Path, kind: type[T]) -> T:
         raise RecordError(f"{path} is not whole: wanted JSON") from error
     schema = content.get("schema", 1) if isinstance(content, dict) else SCHEMA
     if schema != SCHEMA and not (isinstance(schema, int) and schema < SCHEMA and kind is not RunRecord):
-        newer = isinstance(schema, int) and schema > SCHEMA
-        way_out = "a newer bench wrote it" if newer else "give the command that made it again"
-        raise RecordError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: {way_out}")
+        told = f"{path} has schema {schema!r}, this version reads {SCHEMA}"
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerSchema(f"{told}: a newer bench wrote it")
+        raise RecordError(f"{told}: give the command that made it again")
     try:
-        return _adapter(kind).validate_python(content)
+        record: T = _adapter(kind).validate_python(content)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise RecordError(f"{path} is no {_name(kind)}: {where}: {first['msg']}") from error
+    return record
 
 
 def plain(record: Any) -> dict[str, Any]:
@@ -197,7 +204,7 @@ def plain(record: Any) -> dict[str, Any]:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

@@ -42,7 +42,7 @@ class NoLocks(OSError):
 
 @dataclass(frozen=True)
 class CellState:
-    """What the disk says of a cell. totals: where it is done, stale or stopped. reason: why it is as it is, if not done."""
+    """What the disk says of a cell. totals: where it is done, stale or stopped. reason: why, where it is not done."""
 
     name: State
     totals: Totals | None = None

@@ -87,8 +87,10 @@ def test_stopping_ends_the_processes_that_still_run(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_cores_are_shared_out_among_slots_and_gpus_have_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_has_one_thread_unless_asked_otherwise_and_gpus_have_as_many_slots_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert slots(None, [], 1) == [Slot("cpu", 1)] * 8
-    assert slots(3, [], 1) == [Slot("cpu", 2)] * 3
-    assert slots(None, [0, 1], 2) == [Slot("cuda:0", 2), Slot("cuda:1", 2)] * 2
+    assert slots(3, [], 1, 2) == [Slot("cpu", 2)] * 3
+    assert slots(None, [0, 1], 2) == [Slot("cuda:0", 1), Slot("cuda:1", 1)] * 2

@@ -9,13 +9,16 @@ import pytest
 from support import CPU, digits_cell
 
 from bench.boxes.teachers import TeacherRecord
-from bench.cells import run
 from bench.cells.cell import Cell
 from bench.cells.run import run_cell
 from bench.errors import UsageError
 from bench.grids import definition as grids
-from bench.grids.definition import Grid, Planned, configure, plan, select
+from bench.grids import plan as plans
+from bench.grids.definition import Grid
+from bench.grids.plan import Planned, plan, runs_of
+from bench.grids.select import choose, configure
 from budgets import Budget
+from methods import METHODS
 
 NO_DATA = Path("no-data")
 
@@ -33,7 +36,7 @@ def small(**changes: object) -> Grid:
 
 
 def planned(definition: Grid, root: Path = Path("nowhere")) -> list[Planned]:
-    return plan(definition, root, NO_DATA, gpu=False)
+    return plan(runs_of(definition), root, NO_DATA, gpu=False)
 
 
 def written(folder: Path, text: str) -> str:
@@ -114,8 +117,8 @@ def test_a_file_may_stand_for_a_part_of_another_grid() -> None:
 
 def test_filters_select_exactly_what_they_name() -> None:
     _, paper = grids.load("paper")
-    chosen = select(paper, {"task": ["mnist*"], "budget": ["5k,25k"], "method": ["ideal,noise*"]})
-    runs = planned(chosen.model_copy(update={"seeds": [0]}))
+    filters = {"task": ["mnist*"], "budget": ["5k,25k"], "method": ["ideal,noise*"], "seed": ["0"]}
+    runs = choose(runs_of(paper), filters)
     assert {run.task for run in runs} == {"mnist-mlp", "mnist-lenet", "mnist-lenet5", "mnist-alexnet"}
     assert {run.method for run in runs} == {"ideal", "noise"}
     assert {n for run in runs for n in run.budgets} == {5_000, 25_000}
@@ -133,7 +136,7 @@ def test_filters_select_exactly_what_they_name() -> None:
 )
 def test_a_filter_that_matches_nothing_is_told_the_nearest_names(filters: dict[str, list[str]], told: str) -> None:
     with pytest.raises(UsageError) as error:
-        select(small(), filters)
+        choose(runs_of(small()), filters)
     assert str(error.value).startswith(told)
     assert "\n" not in str(error.value)
 
@@ -228,16 +231,16 @@ def test_a_plan_knows_what_is_done_failed_or_stale(trained: Path, monkeypatch: p
     assert second.cell
     run_cell(first.cell, trained, NO_DATA, CPU)
     (trained / "cells" / second.cell.name()).mkdir()
-    (trained / "cells" / second.cell.name() / "failed.json").write_text("{}")
+    (trained / "cells" / second.cell.name() / "failed.json").write_text('{"reason": "no"}')
     assert [run.state for run in planned(definition, trained)] == ["done", "failed", "to do"]
-    monkeypatch.setattr(run, "code_version", lambda _: "newer")
+    monkeypatch.setattr(METHODS["noise"], "RESULTS", 99)
     assert [run.state for run in planned(definition, trained)] == ["stale", "failed", "to do"]
 
 
 def test_a_plan_of_a_hundred_thousand_cells_takes_under_two_seconds(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grids.teachers, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
+    monkeypatch.setattr(plans.teachers, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
     (trained / "cells" / "something").mkdir(parents=True)
     methods = {f"noise-{i}": {"method": "noise", "config": {"scales": i + 2}} for i in range(50)}
     definition = small(methods=methods, budgets=list(range(1, 101)), seeds=20, answers=["labels"])

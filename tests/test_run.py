@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,15 @@ from PIL import Image, ImageStat
 from support import CPU, digits_cell
 
 from bench.boxes import teachers
-from bench.cells import run
+from bench.cells import assemble, checkpoint, run
 from bench.cells.cell import Cell
-from bench.cells.run import MARKS, CellFailed, run_cell
-from results.store import Busy, lock, read_json
+from bench.cells.curve import MARKS
+from bench.cells.run import CellFailed, Interrupted, run_cell
+from bench.errors import UsageError
+from bench.tasks.data import sources
+from methods import METHODS
+from results.records import Totals, read
+from results.store import Busy, lock, read_json, state_of, write_json
 
 NO_DATA = Path("no-data")
 
@@ -79,11 +85,17 @@ def test_a_process_killed_at_any_moment_loses_nothing_but_time(trained: Path, tm
     for delay in (0.3, 0.5, 0.4):
         process = multiprocessing.get_context("fork").Process(target=_run_slowly, args=(cell, tmp_path))
         process.start()
+        until = time.monotonic() + 60
+        while not (folder_of(tmp_path, cell) / "checkpoint.pt").exists() and time.monotonic() < until:
+            time.sleep(0.01)
         time.sleep(delay)
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    run_cell(cell, tmp_path, NO_DATA, CPU)
+    assert (folder_of(tmp_path, cell) / "checkpoint.pt").exists(), "else nothing is gone on from"
+    spent: list[int] = []
+    run_cell(cell, tmp_path, NO_DATA, CPU, lambda now, _: spent.append(now))
+    assert spent[0] > 20, "it starts over"
     assert curve_of(tmp_path, cell) == curve_of(trained, cell)
 
 
@@ -117,14 +129,14 @@ def test_all_methods_start_from_the_same_student_with_the_same_seed(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts: list[str] = []
-    original = run.networks.build
+    original = assemble.networks.build
 
     def build(name: str, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         network = original(name, shape, classes)
         starts.append(teachers.content_hash(network))
         return network
 
-    monkeypatch.setattr(run.networks, "build", build)
+    monkeypatch.setattr(assemble.networks, "build", build)
     for method in ("ideal", "noise"):
         run_cell(digits_cell(trained, method, 100, seed=5), trained, NO_DATA, CPU)
     _, first_student, _, second_student = starts  # a teacher to load the weights into, then the student
@@ -142,7 +154,7 @@ def test_a_failing_cell_leaves_its_reason_and_a_new_attempt_removes_it(
 ) -> None:
     cell = digits_cell(trained, "noise", 70)
     with monkeypatch.context() as patch:
-        patch.setattr(run.METHODS["noise"], "distill", lambda *_: 1 / 0)
+        patch.setattr(METHODS["noise"], "distill", lambda *_: 1 / 0)
         with pytest.raises(CellFailed, match="ZeroDivisionError: division by zero"):
             run_cell(cell, trained, NO_DATA, CPU)
     failure = read_json(folder_of(trained, cell) / "failed.json")
@@ -161,23 +173,133 @@ def test_a_budget_below_one_round_is_a_failure_with_that_reason(trained: Path) -
 
 def test_a_corrupt_checkpoint_fails_the_cell_in_one_line_and_stays_where_it_is(trained: Path) -> None:
     cell = digits_cell(trained, "ideal", 300)
-    checkpoint = folder_of(trained, cell) / "checkpoint.pt"
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_bytes(b"half a checkpoint")
+    file = folder_of(trained, cell) / "checkpoint.pt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"half a checkpoint")
     with pytest.raises(CellFailed, match="delete it to start the cell over"):
         run_cell(cell, trained, NO_DATA, CPU)
-    assert checkpoint.read_bytes() == b"half a checkpoint"
+    assert file.read_bytes() == b"half a checkpoint"
 
 
 def test_a_checkpoint_of_other_code_is_not_continued(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = digits_cell(trained, "ideal", 220)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "code_version", lambda _: "older")
+        patch.setattr(run, "versions_of", lambda _: {"method": 0})
         with pytest.raises(Killed):
             run_cell(cell, trained, NO_DATA, CPU, killed_after(2), checkpoint_seconds=0)
     spent: list[int] = []
     run_cell(cell, trained, NO_DATA, CPU, lambda now, _: spent.append(now))
     assert spent[0] == 20
+
+
+def test_a_checkpoint_of_another_device_starts_over_and_says_so(trained: Path) -> None:
+    cell = digits_cell(trained, "ideal", 240)
+    with pytest.raises(Killed):
+        run_cell(cell, trained, NO_DATA, CPU, killed_after(2), checkpoint_seconds=0)
+    file = folder_of(trained, cell) / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "key": {**state["key"], "device": "cuda"}}, file)
+    spent: list[int] = []
+    said: list[str] = []
+    run_cell(cell, trained, NO_DATA, CPU, lambda now, _: spent.append(now), say=said.append)
+    assert spent[0] == 20
+    assert len(said) == 1
+    assert "starts over: its checkpoint is of" in said[0]
+
+
+def test_a_cell_that_is_told_to_end_leaves_a_checkpoint_and_no_failure(trained: Path) -> None:
+    cell = digits_cell(trained, "ideal", 260)
+
+    def end_at_60(spent: int, _: dict[str, float]) -> None:
+        if spent == 60:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run_cell(cell, trained, NO_DATA, CPU, end_at_60)
+    assert state_of(folder_of(trained, cell), None).name == "started"
+    spent: list[int] = []
+    run_cell(cell, trained, NO_DATA, CPU, lambda now, _: spent.append(now))
+    assert spent[0] == 80
+    assert state_of(folder_of(trained, cell), None).name == "done"
+
+
+def test_a_method_that_leaves_the_program_is_a_failure_with_that_reason(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit("no more paper")
+
+    cell = digits_cell(trained, "noise", 71)
+    monkeypatch.setattr(METHODS["noise"], "distill", leave)
+    with pytest.raises(CellFailed, match="SystemExit: no more paper"):
+        run_cell(cell, trained, NO_DATA, CPU)
+    assert state_of(folder_of(trained, cell), None).name == "failed"
+
+
+def test_what_a_newer_version_left_is_not_touched(trained: Path) -> None:
+    cell = digits_cell(trained, "noise", 72)
+    file = folder_of(trained, cell) / "done.json"
+    write_json(file, {"schema": 99, "accuracy": 1})
+    with pytest.raises(UsageError, match="has schema 99"):
+        run_cell(cell, trained, NO_DATA, CPU)
+    assert read_json(file) == {"schema": 99, "accuracy": 1}
+
+
+def test_the_points_of_an_attempt_that_is_not_gone_on_from_are_taken_away(trained: Path) -> None:
+    cell = digits_cell(trained, "ideal", 280)
+    with pytest.raises(Killed):
+        run_cell(cell, trained, NO_DATA, CPU, killed_after(8))
+    curve = folder_of(trained, cell) / "curve.json"
+    assert curve.exists()
+    seen: list[bool] = []
+    run_cell(cell, trained, NO_DATA, CPU, lambda *_: seen.append(curve.exists()))
+    assert not seen[0]
+
+
+def test_a_loaded_checkpoint_is_let_go(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class State(dict[str, object]):
+        """A dictionary that can be pointed to weakly."""
+
+    cell = digits_cell(trained, "ideal", 290)
+    with pytest.raises(Killed):
+        run_cell(cell, trained, NO_DATA, CPU, killed_after(3), checkpoint_seconds=0)
+    original, loaded = checkpoint.load, []
+
+    def load(*arguments: object) -> tuple[object, str]:
+        state, why = original(*arguments)  # type: ignore[arg-type]
+        kept = State(state or {})
+        loaded.append(weakref.ref(kept))
+        return kept, why
+
+    alive: list[bool] = []
+    monkeypatch.setattr(checkpoint, "load", load)
+    run_cell(cell, trained, NO_DATA, CPU, lambda *_: alive.append(loaded[0]() is not None))
+    assert not any(alive)
+
+
+def test_checkpoints_take_a_small_part_of_the_time_however_long_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = checkpoint.Pace(20)
+    written, took = 0.0, 50.0
+    while now[0] < 20_000:
+        now[0] += 1
+        if pace.is_due():
+            now[0] += took
+            written += took
+            pace.saved(took)
+    assert 0 < written < 0.06 * now[0]
+
+
+def test_what_computed_a_cell_is_on_record_with_it(trained: Path) -> None:
+    cell = digits_cell(trained, "noise", 73)
+    run_cell(cell, trained, NO_DATA, CPU)
+    totals = read(folder_of(trained, cell) / "done.json", Totals)
+    assert totals.versions == {"method": 1, "meter": 1, "runner": 1, "exam": 1, "data": 1}
+    assert totals.machine
+    assert (totals.machine.threads, totals.machine.precision) == (torch.get_num_threads(), "float32")
+    assert totals.machine.torch == torch.__version__
+    assert totals.machine.device.endswith("cores")
 
 
 def test_a_cell_that_another_process_runs_is_left_to_it(trained: Path) -> None:
@@ -195,9 +317,9 @@ def test_a_teacher_that_is_not_the_planned_one_fails_the_cell(trained: Path) -> 
 def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(trained: Path) -> None:
     cell = digits_cell(trained, "noise", 90)
     run_cell(cell, trained, NO_DATA, CPU, keep_student=True)
-    student = run.networks.build("lenet-bn", (1, 8, 8), 10)
+    student = assemble.networks.build("lenet-bn", (1, 8, 8), 10)
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
-    test = run.sources.load("digits", NO_DATA).test
+    test = sources.load("digits", NO_DATA).test
     assert teachers.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]
 
 

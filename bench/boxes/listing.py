@@ -12,9 +12,9 @@ from torch import Tensor
 from bench.boxes import teachers
 from bench.boxes.recipes import EXPECTED, name_of
 from bench.errors import UsageError
-from bench.grids import definition
+from bench.globs import matching
 from bench.tasks.data import sources
-from bench.tasks.table import TASKS, Task, task_of
+from bench.tasks.table import TASKS, Task, obstacle, task_of
 from results.store import read_json
 
 SHORT_BY = 0.01  # a teacher that falls short of its expected accuracy by more is pointed out
@@ -45,7 +45,7 @@ class Line:
 def choose(globs: Iterable[str]) -> dict[str, Task]:
     """The teachers of all tasks that match, one task for each teacher; UsageError for a glob that matches none."""
     wanted = [glob for text in globs for glob in text.split(",")] or ["*"]
-    names = definition.matching("task", list(TASKS), wanted, lambda name: (name,))
+    names = matching("task", list(TASKS), wanted, lambda name: (name,))
     return {name_of(task): task for task in map(task_of, names)}
 
 
@@ -54,7 +54,7 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     return {
         name: task
         for name, task in chosen.items()
-        if teachers.record_of(task, root) is None and definition.obstacle(task, data_folder, gpu) is None
+        if teachers.record_of(task, root) is None and obstacle(task, data_folder, gpu) is None
     }
 
 
@@ -63,7 +63,7 @@ def _line(
 ) -> Line:
     """What is on record of a teacher, or why there is none."""
     if record is None:
-        reason = definition.obstacle(task, data_folder, gpu)
+        reason = obstacle(task, data_folder, gpu)
         return Line(name, "cannot run here" if reason else "missing", note=reason or "")
     weights = read_json(teachers.folder_of(task, root) / "teacher.json").get("weights")
     return Line(name, "from elsewhere" if weights else "trained", record, _shortfall(name, record))

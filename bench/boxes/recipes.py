@@ -73,5 +73,5 @@ def name_of(task: Task) -> str:
 
 
 def recipe_of(task: Task) -> Recipe:
-    """The recipe of a task's teacher: its network's own, or that of the data set."""
-    return RECIPES.get(name_of(task)) or RECIPES[task.dataset]
+    """The recipe of a task's teacher: its network's own, or that of the data set, or that of image folders."""
+    return RECIPES.get(name_of(task)) or RECIPES.get(task.dataset) or RECIPES["folder"]

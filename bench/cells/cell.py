@@ -1,11 +1,8 @@
 """A cell: one run of one method on one task under one budget with one seed."""
 
-import ast
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, unknown
@@ -14,18 +11,6 @@ from budgets import Budget
 from methods import METHODS
 
 SCHEMA = 1
-ROOT = Path(__file__).parents[2]
-# What every result depends on; a method adds its own file and those it imports from methods/.
-SHARED = (
-    "budgets/budget.py",
-    "budgets/oracle.py",
-    "bench/cells/run.py",
-    "bench/cells/exam.py",
-    "bench/tasks/data/sources.py",
-    "bench/tasks/data/readers.py",
-    "bench/tasks/networks.py",
-)
-
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
@@ -85,22 +70,3 @@ def canonical_config(method: str, settings: dict[str, Any]) -> str:
     """The method's Config with all defaults filled in, as canonical JSON; pydantic.ValidationError for bad settings."""
     config = METHODS[method].Config(**settings)
     return _CANONICAL.encode(config.model_dump(mode="json"))
-
-
-@cache
-def code_version(method: str) -> str:
-    """A hash of the source files that the method's results depend on."""
-    sources = {ROOT / source for source in SHARED} | _method_sources(Path(METHODS[method].__file__ or ""))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sorted(sources))).hexdigest()[:12]
-
-
-def _method_sources(file: Path) -> set[Path]:
-    """The file, and the files under methods/ that it imports, directly or by way of another."""
-    sources, waiting = set(), {file}
-    while waiting:
-        sources.add(source := waiting.pop())
-        imports = [node for node in ast.walk(ast.parse(source.read_bytes())) if isinstance(node, ast.ImportFrom)]
-        parts = [(node.module or "").split(".") for node in imports]
-        found = {ROOT / "methods" / f"{name}.py" for package, *rest in parts if package == "methods" for name in rest}
-        waiting |= found - sources
-    return sources

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.boxes import teachers
-from bench.cells import checkpoint
 from bench.cells.cell import Cell
 from bench.errors import UsageError
 from bench.tasks.data import sources
@@ -15,8 +14,9 @@ from bench.tasks.table import Task
 from budgets import Budget, Inputs, Oracle
 from methods.noise import multiscale
 from methods.pool import to_8_bits
-from results.store import digest
+from results.store import digest, write_with
 
+RESULTS = 1  # of the exam: what a student is measured on, and how
 SEED = 20_000  # of the held-out images: no seed of a cell comes near it
 SCALES = 6  # of their noise, as many as the control `noise` mixes
 
@@ -56,10 +56,7 @@ def exam_of(cell: Cell, dataset: sources.Dataset, teacher: nn.Module, root: Path
     if cell.exam in {"test", "validation"}:
         split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
         return Exam(split.images, {"accuracy": split.labels, "agreement": teachers.predict(teacher, split.images)})
-    saved = checkpoint.load(_file(cell.exam, root), cell.exam, device)
-    if saved is None:
-        raise UsageError(f"the held-out answers {cell.exam} are not in {root}; bench tune asks for them")
-    return Exam(saved["images"], {"agreement": saved["answers"]})
+    return _held_out(cell.exam, root, device)
 
 
 def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
@@ -77,8 +74,20 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     images = to_8_bits(multiscale(queries, source.shape, SCALES, torch.Generator().manual_seed(SEED)))
     answers = torch.cat([oracle(batch) for batch in images.split(500)])
     kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}
-    checkpoint.save(_file(name, root), {"code": name, **kept})
+    write_with(_file(name, root), lambda file: torch.save(kept, file))
     return name
+
+
+def _held_out(name: str, root: Path, device: torch.device) -> Exam:
+    """The exam of answers that `hold_out` kept under that name."""
+    file = _file(name, root)
+    try:
+        kept = torch.load(file, map_location=device, weights_only=True)
+        return Exam(kept["images"], {"agreement": kept["answers"]})
+    except FileNotFoundError as error:
+        raise UsageError(f"the held-out answers {name} are not in {root}; bench tune asks for them") from error
+    except Exception as error:
+        raise UsageError(f"{file} cannot be read ({type(error).__name__}); delete it to ask again") from error
 
 
 def _file(name: str, root: Path) -> Path:

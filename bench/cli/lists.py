@@ -1,21 +1,18 @@
-"""What there is: methods, tasks, grids and networks, as columns and rows."""
+"""`bench list`: methods, tasks, grids and networks."""
 
 import inspect
 from collections.abc import Callable
+from typing import Annotated
 
-import torch
-
-from bench.grids import definition as grids_
-from bench.tasks.data.sources import SOURCES
-from bench.tasks.networks import NETWORKS
-from bench.tasks.table import TASKS
-from methods import METHODS
+import typer
 
 Listing = tuple[list[str], list[list[object]]]
 
 
 def methods() -> Listing:
     """Each method: its paper, the answers it learns from, its protocol, what data it needs, whence its defaults."""
+    from methods import METHODS
+
     return ["method", "paper", "answers", "protocol", "data", "defaults"], [
         [name, _first_line(module), " ".join(module.ANSWERS), module.PROTOCOL, module.DATA, _first_line(module.Config)]
         for name, module in METHODS.items()
@@ -24,6 +21,8 @@ def methods() -> Listing:
 
 def tasks() -> Listing:
     """Each task with its data set, networks and need of a GPU."""
+    from bench.tasks.table import TASKS
+
     return ["task", "data set", "images", "classes", "teacher", "student", "GPU"], [
         [name, task.dataset, *_size(task.dataset), task.teacher, task.student, "yes" if task.gpu else ""]
         for name, task in TASKS.items()
@@ -32,15 +31,21 @@ def tasks() -> Listing:
 
 def grids() -> Listing:
     """Each shipped grid with its size."""
+    from bench.grids import definition
+
     rows: list[list[object]] = []
-    for name in grids_.shipped():
-        _, definition = grids_.load(name)
-        rows.append([name, definition.description, len(definition.tasks), len(definition.methods)])
+    for name in definition.shipped():
+        _, grid = definition.load(name)
+        rows.append([name, grid.description, len(grid.tasks), len(grid.methods)])
     return ["grid", "description", "tasks", "methods"], rows
 
 
 def networks() -> Listing:
     """Each network with its parameters for one 28-pixel or 32-pixel image and 10 classes."""
+    import torch
+
+    from bench.tasks.networks import NETWORKS
+
     rows: list[list[object]] = []
     for name, build in NETWORKS.items():
         with torch.device("meta"):  # shapes without numbers: nothing is drawn or computed
@@ -48,6 +53,21 @@ def networks() -> Listing:
             grey, colour = (sum(p.numel() for p in network.parameters()) for network in built)
         rows.append([name, f"{grey:,}", f"{colour:,}"])
     return ["network", "parameters at 1 x 28 x 28", "at 3 x 32 x 32"], rows
+
+
+def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|networks")]) -> None:
+    """List what there is."""
+    from bench.cli import show
+    from bench.cli.work import console_of
+    from bench.contract import plugins
+    from bench.errors import unknown
+
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    console = console_of()
+    show.remarks(console, plugins.load() or [])
+    columns, rows = LISTS[what]()
+    console.print(show.listing(columns, rows))
 
 
 LISTS: dict[str, Callable[[], Listing]] = {"methods": methods, "tasks": tasks, "grids": grids, "networks": networks}
@@ -58,5 +78,7 @@ def _first_line(thing: object) -> str:
 
 
 def _size(dataset: str) -> tuple[str, int]:
+    from bench.tasks.data.sources import SOURCES
+
     source = SOURCES[dataset]
     return " x ".join(map(str, source.shape)), source.classes

@@ -1,46 +1,57 @@
-"""What the commands show: plans, tables and the progress of a run, as things rich can print."""
+"""What the commands show: plans and tables, as things rich can print."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.executors.jobs import Event, Job
-from bench.grids.definition import Planned
 from bench.grids.estimate import Estimate
+from bench.grids.plan import Planned
 from results.report.numbers import short
 
 if TYPE_CHECKING:
     from bench.tuning.outcome import Outcome
     from bench.tuning.study import Study
 
-HEARTBEAT = 30.0  # seconds between plain lines
+
+def remarks(console: Console, lines: Iterable[str]) -> None:
+    """What a person should know before anything else is said."""
+    for line in lines:
+        console.print(line, style="yellow", markup=False)
 
 
 def plan(
-    name: str, planned: list[Planned], teachers: Iterable[str], cost: Estimate, device: str, *, full: bool
+    name: str,
+    planned: Sequence[Planned],
+    waiting: Sequence[Planned],
+    teachers: Iterable[str],
+    cost: Estimate,
+    device: str,
+    *,
+    full: bool,
 ) -> Group:
-    """How many runs in which state, queries, teachers to train, time, disk, and what cannot run, with its reason."""
-    runnable = [item for item in planned if not item.reason]
+    """How many runs in which state, queries, teachers to train, time, disk, and what cannot run, with its reason.
+
+    waiting: those of the planned runs that are to be done.
+    """
     states = Counter(item.state for item in planned)
     lines: list[Any] = [
         f"grid {name}: {len(planned):,} runs ({', '.join(f'{n:,} {state}' for state, n in states.items())})",
         f"queries: {sum(item.budget.queries for item in planned):,} in all, "
-        f"{sum(item.budget.queries for item in runnable if item.state != 'done'):,} of them still to ask here",
+        f"{sum(item.budget.queries for item in waiting):,} of them still to ask here",
     ]
     if teachers := list(teachers):
         lines.append(f"teachers to train first: {', '.join(teachers)}")
     if cost.judged or cost.unjudged:
         lines.append(_cost(cost, device))
-    for (task, reason), n in Counter((item.task, item.reason) for item in planned if item.reason).items():
+    for (task, reason), n in Counter((item.task, item.reason) for item in planned if not item.runnable).items():
         lines.append(f"cannot run here: {task}, {n:,} runs: {reason}")
+    stale = Counter(item.reason for item in planned if item.state == "stale" and item not in waiting)
+    lines += [f"stale, {n:,} runs: {reason}; --rerun runs them again" for reason, n in stale.items()]
     return Group(*lines, *([_plan_table(planned)] if full else []))
 
 
@@ -51,7 +62,7 @@ def _cost(cost: Estimate, device: str) -> str:
     return f"time: {judged}{rest}\ndisk: about {cost.bytes / 1e6:,.0f} MB"
 
 
-def _plan_table(planned: list[Planned]) -> Table:
+def _plan_table(planned: Sequence[Planned]) -> Table:
     """One row for each method, track and choice of budgets, over all tasks where it is the same."""
     on_a_task: dict[tuple[str, ...], list[Planned]] = {}
     for item in planned:
@@ -148,69 +159,6 @@ def listing(columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table
-
-
-class Board:
-    """The progress of jobs: a live table on a terminal, plain lines with a heartbeat elsewhere."""
-
-    def __init__(self, console: Console, what: str, jobs: Sequence[Job]) -> None:
-        self._console, self._what, self._total = console, what, len(jobs)
-        self._ended = 0
-        self._started: dict[str, float] = {}
-        self._latest: dict[str, float] = {}
-        self._last_line = time.monotonic()
-        self._bars: dict[str, TaskID] = {}
-        self._progress: Progress | None = None
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._progress = Progress(*columns, console=console)
-            self._overall = self._progress.add_task(what, total=len(jobs))
-
-    def __enter__(self) -> "Board":
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def show(self, event: Event | None) -> None:
-        """Take in an event, or None when only time has passed."""
-        if event is not None:
-            self._take(event)
-        if not self._progress and self._started and time.monotonic() - self._last_line > HEARTBEAT:
-            running = ", ".join(f"{key} at {self._latest.get(key, 0):,.3g}" for key in self._started)
-            self._say(f"{self._ended}/{self._total} {self._what}; running: {running}")
-
-    def _take(self, event: Event) -> None:
-        key = event.job.key
-        if event.kind == "started":
-            self._started[key] = time.monotonic()
-            if self._progress:
-                self._bars[key] = self._progress.add_task(f"  {key}", total=event.job.size)
-        elif event.kind == "progress":
-            self._latest[key] = event.detail[0]
-            if self._progress:
-                self._progress.update(self._bars[key], completed=event.detail[0])
-        else:
-            self._end(event)
-
-    def _end(self, event: Event) -> None:
-        key = event.job.key
-        self._ended += 1
-        seconds = time.monotonic() - self._started.pop(key)
-        if self._progress:
-            self._progress.remove_task(self._bars.pop(key))
-            self._progress.advance(self._overall)
-        if event.kind == "failed":
-            self._say(f"FAILED {key}: {event.detail}")
-        elif not self._progress:
-            self._say(f"{self._ended}/{self._total} {key} ({seconds:.1f} s)")
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-        self._last_line = time.monotonic()
 
 
 def paths(files: Iterable[Path]) -> str:

@@ -1,27 +1,131 @@
-"""Executors: each takes jobs and yields events, so that the rest of the harness need not know where work runs."""
+"""Jobs and what happens to them: what every executor takes and yields; and the makers of jobs from a plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from bench.boxes import teachers
+from bench.cells.cell import Cell
+from bench.cells.run import run_cell
+from bench.contract import plugins
+from bench.tasks.data import sources
+from bench.tasks.image_folder import Folder
+from bench.tasks.table import Task
+from results.records import Failure, plain
+from results.store import Busy, lock, write_json
+
+Outside = Sequence[Path | Folder]  # what a process must load by plugins.load; absolute paths
+
+
+class Report(Protocol):
+    """How a job speaks to whoever started it.
+
+    Called with what is done and small picklable values; raises Interrupted when the job is to end for now.
+    """
+
+    def __call__(self, done: float, figures: dict[str, float] | None = None) -> None: ...
+
+    def say(self, line: str) -> None:
+        """Tell a person something."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """function(*arguments, device, report), importable by name; `report(done, ...)` takes small picklable values.
+    """function(*arguments, device, report), importable by name.
 
-    size: what `done` is when all is done.
+    size: what `done` is when all is done. saves: whether it leaves its work for a later attempt when `report` ends it.
     """
 
     key: str
     function: Callable[..., None]
     arguments: tuple[Any, ...]
     size: float = 1.0
+    saves: bool = False
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job. detail: what it reported, or the reason of its failure in one line."""
+    """Something that happened to a job. detail: what it reported, the reason of its failure, or a line for a person.
+
+    busy: another process is at the same work; the job waits and is tried again.
+    again: its process was killed; the job is tried once more.
+    """
 
     job: Job
-    kind: Literal["started", "progress", "done", "failed"]
+    kind: Literal["started", "progress", "said", "busy", "again", "done", "failed"]
     detail: Any = None
+
+
+def data_jobs(names: Iterable[str], data_folder: Path, outside: Outside = ()) -> list[Job]:
+    """One job for each data set that is not decoded yet; it reports the share done."""
+    undecoded = [name for name in sorted(names) if not sources.is_decoded(name, data_folder)]
+    return [Job(f"data set {name}", decode, (name, data_folder.resolve(), outside)) for name in undecoded]
+
+
+def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path, outside: Outside = ()) -> list[Job]:
+    """One job for each teacher; it reports the share done."""
+    places = (root.resolve(), data_folder.resolve(), outside)  # a process of its own may start elsewhere
+    return [Job(f"teacher {name}", train_teacher, (task, *places)) for name, task in missing.items()]
+
+
+def cell_jobs(
+    cells: Iterable[Cell], root: Path, data_folder: Path, outside: Outside = (), *, keep_student: bool = False
+) -> list[Job]:
+    """One job for each cell, largest budgets first, so that no long one is left to the end."""
+    named = {cell.name(): cell for cell in cells}
+    largest_first = sorted(named.items(), key=lambda item: -item[1].budget.queries)
+    places = (root.resolve(), data_folder.resolve(), outside)
+    return [
+        Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries, saves=True)
+        for name, cell in largest_first
+    ]
+
+
+def decode(
+    name: str,
+    data_folder: Path,
+    outside: Outside,
+    device: torch.device,  # noqa: ARG001 - the shape of all jobs
+    report: Report,
+) -> None:
+    """The job of a data set."""
+    plugins.load(outside)
+    sources.load(name, data_folder, lambda done, total: report(done / total))
+
+
+def train_teacher(
+    task: Task, root: Path, data_folder: Path, outside: Outside, device: torch.device, report: Report
+) -> None:
+    """The job of a teacher."""
+    plugins.load(outside)
+    teachers.train(task, root, data_folder, device, report)
+
+
+def work_on_cell(
+    cell: Cell,
+    root: Path,
+    data_folder: Path,
+    outside: Outside,
+    keep_student: bool,
+    device: torch.device,
+    report: Report,
+) -> None:
+    """The job of a cell; it reports queries spent and the method's figures. Busy where another process is at it."""
+    plugins.load(outside)
+    run_cell(cell, root, data_folder, device, report, say=report.say, keep_student=keep_student)
+
+
+def note_failure(event: Event, root: Path) -> None:
+    """Leave the reason of a cell whose process died before it could write one itself."""
+    folder = root / "cells" / event.job.key
+    if not folder.is_dir():
+        return
+    try:
+        with lock(folder):
+            if not (folder / "failed.json").exists() and not (folder / "done.json").exists():
+                write_json(folder / "failed.json", plain(Failure(str(event.detail))))
+    except Busy:
+        pass  # another process has taken the cell over: its end is what counts

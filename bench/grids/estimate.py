@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.grids.definition import Planned
+from bench.grids.plan import Planned
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
-from results.store import read_json
+from results.records import CellRecord, read
+from results.store import state_of
 
 CELL_BYTES = 30_000  # a cell's folder without its student, where none has been measured
 Key = tuple[str, str, str]
@@ -30,14 +31,13 @@ class Estimate:
     bytes: int
 
 
-def estimate(planned: Iterable[Planned], teachers: Iterable[Task], root: Path, device: str) -> Estimate:
-    """What is still to be done of the plan, and the teachers that are to be trained first.
+def estimate(waiting: Sequence[Planned], teachers: Iterable[Task], root: Path, device: str) -> Estimate:
+    """What the waiting runs will take, and the teachers that are to be trained first.
 
     Runs are judged by those of the same task, method and settings that were done on a device of that name.
     """
-    waiting = [item for item in planned if item.state not in {"done", "stale", "cannot run"}]
-    done, sizes = _measured({item.task for item in waiting}, root / "cells", device)
-    guesses = [seconds_at(done[item.task, item.method, item.config], item.budget.queries) for item in waiting]
+    done, sizes = _measured({run.task for run in waiting}, root / "cells", device)
+    guesses = [seconds_at(done[run.task, run.method, run.config], run.budget.queries) for run in waiting]
     judged = [guess for guess in guesses if not math.isnan(guess)]
     cells = len(waiting) * (sum(sizes) / len(sizes) if sizes else CELL_BYTES)
     return Estimate(
@@ -48,13 +48,17 @@ def estimate(planned: Iterable[Planned], teachers: Iterable[Task], root: Path, d
 def seconds_at(measured: Sequence[tuple[int, float]], queries: int) -> float:
     """The time of a run of so many queries: along the power law of (queries, seconds) measured; NaN without any.
 
-    One budget alone tells no power, so time is then taken to be proportional to queries.
+    It never falls with the budget, and beyond the largest budget measured it grows at least as the queries do: a
+    student's training takes the same least time at every small budget, which says nothing of a large one.
     """
     if not measured:
         return math.nan
     x, y = np.log(np.array(measured, dtype=float)).T
-    power = np.polyfit(x, y, 1)[0] if len(set(x)) > 1 else 1.0
-    return float(np.exp(y.mean() + power * (np.log(queries) - x.mean())))
+    power = max(0.0, np.polyfit(x, y, 1)[0]) if len(set(x)) > 1 else 1.0
+    along = float(np.exp(y.mean() + power * (np.log(queries) - x.mean())))
+    largest = float(np.exp(y[x == x.max()].mean()))
+    share = queries / float(np.exp(x.max()))
+    return max(along, largest * share) if share > 1 else along
 
 
 def _measured(tasks: set[str], cells: Path, device: str) -> tuple[dict[Key, list[tuple[int, float]]], list[int]]:
@@ -62,12 +66,15 @@ def _measured(tasks: set[str], cells: Path, device: str) -> tuple[dict[Key, list
     measured: dict[Key, list[tuple[int, float]]] = defaultdict(list)
     sizes = []
     for folder in cells.iterdir() if cells.is_dir() else ():
-        if folder.name.partition(".")[0] not in tasks or not (folder / "done.json").exists():
+        if folder.name.partition(".")[0] not in tasks:
             continue
-        cell, totals = read_json(folder / "cell.json"), read_json(folder / "done.json")
+        state = state_of(folder, None)
+        if state.name != "done" or state.totals is None:
+            continue
         sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
-        if totals.get("device") == device:
-            measured[cell["task"], cell["method"], cell["config"]].append((cell["queries"], totals["seconds"]))
+        if state.totals.machine and state.totals.machine.device == device:
+            cell = read(folder / "cell.json", CellRecord).identity
+            measured[cell["task"], cell["method"], cell["config"]].append((cell["queries"], state.totals.seconds))
     return measured, sizes
 
 

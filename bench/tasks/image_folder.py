@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.boxes.recipes import RECIPES
 from bench.errors import UsageError, unknown
 from bench.tasks.data import cache, readers
 from bench.tasks.data.sources import SOURCES, Source
@@ -52,14 +51,13 @@ def split(tasks: Iterable[str]) -> tuple[list[Folder], list[str]]:
 
 
 def register(folder: Folder) -> str:
-    """Put the folder into SOURCES, RECIPES and TASKS; returns the task's name. UsageError for what is none."""
+    """Put the folder into SOURCES and TASKS; returns the task's name. UsageError for what is none."""
     root, test = folder.root, _test_part(folder.root)
     key = cache.fingerprint(root, ("train", test))
     found = cache.kept(f"survey-{digest(str(root))[:12]}", key, lambda: _survey(root, test))
     base = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")
     name = f"folder-{base}-{found['digest'][:8]}"
     SOURCES[name] = _source(root, test, found)
-    RECIPES[name] = RECIPES["folder"]
     networks = (folder.teacher, folder.student)
     task = name if networks == ("resnet18", "resnet18") else "-".join((name, *dict.fromkeys(networks)))
     TASKS[task] = Task(name, *networks, gpu=not LIGHT.issuperset(networks))

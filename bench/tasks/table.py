@@ -1,8 +1,10 @@
 """Tasks by name: a data set, the teacher's network and the student's."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.errors import unknown
+from bench.tasks.data import sources
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,10 @@ def task_of(name: str) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
+
+
+def obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
+    """Why no cell of the task can run here, or None."""
+    if task.gpu and not gpu:
+        return "no GPU here; --device cpu runs it all the same"
+    return sources.missing(task.dataset, data_folder)

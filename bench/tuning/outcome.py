@@ -2,8 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench.boxes import teachers
 from bench.cells.cell import Cell
-from bench.executors import prepare
-from bench.grids.definition import Planned
+from bench.cells.code import versions_of
+from bench.grids.plan import Planned, entry
 from bench.mirror import Mirror, TrackingError
+from bench.provenance import public
 from bench.tasks.table import task_of
 from bench.tuning.study import BUDGET, Places, Study, counted
 from methods import METHODS
 from methods.search import value_at
+from results.records import Entry
 from results.report import studies
 from results.statistics import half_width, spread
-from results.store import read_json, write_bytes
-
-PRIVATE = ("--data", "--out", "--storage", "--jobs", "--gpus", "--per-gpu", "--mlflow", "--device")
+from results.store import read_json, state_of, write_bytes
 
 
 def trials(study: Study, searched: optuna.Study) -> pd.DataFrame:
@@ -106,20 +106,8 @@ def provenance(study: Study, searched: optuna.Study, winner: FrozenTrial, comman
         f"{study.figure} at the start": None if start is None else round(start, 4),
         "queries of tuning": charged(study, searched),
         "held-out among them": study.held_out,
-        "code": study.identity()["code"],
+        "versions": study.identity()["versions"],
     }
-
-
-def public(command: Iterable[str]) -> list[str]:
-    """A command line without what belongs to one machine: places, passwords, processes."""
-    kept: list[str] = []
-    skip = False
-    for word in command:
-        private = word.partition("=")[0] in PRIVATE
-        if not private and not skip:
-            kept.append(word)
-        skip = private and "=" not in word
-    return kept
 
 
 def importances(searched: optuna.Study) -> dict[str, float]:
@@ -194,7 +182,7 @@ def measured(study: Study, cells: list[Cell], places: Places) -> pd.DataFrame:
     rows = []
     for cell in cells:
         folder = places.root / "cells" / cell.name()
-        if (folder / "done.json").exists():
+        if state_of(folder, versions_of(cell.method)).name == "done":
             point = read_json(folder / "curve.json")[-1]
             row = {"settings": "start" if cell.config == study.start else "tuned", "seed": cell.seed}
             row |= {name: point[name] for name in ("accuracy", "agreement")}
@@ -229,14 +217,24 @@ def mirror(
         warn(f"MLflow at {uri} does not answer, the study is on disk: the same command tries again ({error})")
 
 
-def entries(study: Study, searched: optuna.Study) -> list[dict[str, Any]]:
+def entries(study: Study, searched: optuna.Study) -> list[Entry]:
     """The trials' cells as the MLflow mirror wants them."""
     protocol = METHODS[study.method].PROTOCOL
-    listed: dict[str, dict[str, Any]] = {}
+    listed: dict[str, Entry] = {}
     for trial in searched.get_trials(deepcopy=False):
         for cell in study.cells(trial.params) if trial.user_attrs.get("cells") else ():
-            planned = Planned("", cell.task, cell.method, cell.config, cell.budget, (), protocol, cell.seed, cell=cell)
-            listed.setdefault(cell.name(), prepare.entry(replace(planned, label=f"trial {trial.number}")))
+            parts = (
+                cell.task,
+                cell.method,
+                cell.config,
+                cell.budget,
+                (),
+                protocol,
+                cell.seed,
+                cell.budget.queries,
+                cell,
+            )
+            listed.setdefault(cell.name(), entry(Planned(f"trial {trial.number}", *parts)))
     return list(listed.values())
 
 

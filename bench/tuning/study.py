@@ -19,11 +19,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.boxes import teachers
-from bench.cells.cell import Cell, canonical_config, code_version
+from bench.cells.cell import Cell, canonical_config
+from bench.cells.code import versions_of
 from bench.cells.exam import hold_out
 from bench.errors import UsageError, unknown
-from bench.executors.prepare import Outside
-from bench.grids.definition import Planned
+from bench.executors.jobs import Outside
+from bench.grids.plan import Planned
 from bench.tasks.table import task_of
 from budgets import Budget
 from methods import METHODS
@@ -101,7 +102,10 @@ class Study:
         """All that makes two trials comparable."""
         canonical = json.dumps({key: repr(note) for key, note in self.space().items()}, sort_keys=True)
         described = {key: value for key, value in asdict(self).items() if key not in {"name", "sampler", "prune"}}
-        described |= {"space": hashlib.sha256(canonical.encode()).hexdigest()[:12], "code": code_version(self.method)}
+        described |= {
+            "space": hashlib.sha256(canonical.encode()).hexdigest()[:12],
+            "versions": versions_of(self.method),
+        }
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain
 

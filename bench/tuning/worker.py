@@ -6,9 +6,7 @@ share a database and no locks, Optuna's heartbeat finds the dead, and a trial to
 by its number.
 """
 
-import signal
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,12 +21,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.cells.cell import Cell
-from bench.cells.run import CellFailed, Stopped, run_cell
+from bench.cells.run import CellFailed, Interrupted, Stopped, run_cell
 from bench.contract import plugins
 from bench.executors.jobs import Job
 from bench.tuning.study import Places, Study, counted, finished, open_study, put_back, wait_for
 from methods.search import Choice, Space
-from results.store import Busy, lock, read_json
+from results.records import Failure, read
+from results.store import Busy, is_held, lock, read_json, state_of
 
 SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
@@ -42,13 +41,12 @@ def workers(study: Study, searched: optuna.Study, total: int, places: Places, ro
     """One job for each worker there is room and work for."""
     lacking = 0 if finished(searched, total) else total
     names = [f"worker {number}" for number in range(1, 1 + min(room, lacking))]
-    return [Job(name, work_on_trials, (study, total, places), size=total) for name in names]
+    return [Job(name, work_on_trials, (study, total, places), size=total, saves=True) for name in names]
 
 
 def work_on_trials(study: Study, total: int, places: Places, device: torch.device, report: Callable[..., None]) -> None:
     """The job of a worker: trials of the study until `total` of them have ended; it reports how many have."""
     warnings.simplefilter("ignore", ExperimentalWarning)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     plugins.load(places.outside)
     searched = open_study(study, places)
     worker = _Worker(study, searched, total, places, device, report)
@@ -94,7 +92,7 @@ class _Worker:
                 self._give_up_if_surplus(trial)
                 try:
                     return self._run(trial, values)
-                except SystemExit:  # told to stop, which is not the trial's fault
+                except Interrupted:  # told to stop, which is not the trial's fault
                     trial.set_user_attr("deaths", trial.user_attrs.get("deaths", 0) - 1)
                     raise
 
@@ -115,11 +113,11 @@ class _Worker:
             raise optuna.TrialPruned from stop
         finally:
             ends = {cell.name(): _totals(self._place(cell)) for cell in cells}
-            trial.set_user_attr("cells", {name: end.get("spent", 0) for name, end in ends.items()})
+            trial.set_user_attr("cells", {name: spent for name, (spent, _) in ends.items()})
         figure = sum(curve[-1][self.study.figure] for curve in curves) / len(curves)
         costs = {
             "queries": sum(curve[-1]["spent"] for curve in curves) / len(curves),
-            "seconds": sum(end["seconds"] for end in ends.values()) / len(ends),
+            "seconds": sum(seconds for _, seconds in ends.values()) / len(ends),
         }
         return figure, *(costs[name] for name in self.study.against)
 
@@ -177,14 +175,11 @@ class _Worker:
         if host is None:
             asked = trial.datetime_start or datetime.now()
             return datetime.now() - asked > timedelta(seconds=GRACE)
-        return bool(host == socket.gethostname()) and is_free(self.folder / "trials" / str(trial.number))
+        return bool(host == socket.gethostname()) and not is_held(self.folder / "trials" / str(trial.number))
 
     def _say(self) -> None:
-        """Report how many trials have ended; whoever reports to nobody stops."""
-        try:
-            self.report(self.ended, {})
-        except BrokenPipeError as error:
-            raise SystemExit("the command that started this worker is gone") from error
+        """Report how many trials have ended."""
+        self.report(self.ended, {})
 
 
 class _Surplus(Exception):
@@ -204,16 +199,10 @@ def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     return values
 
 
-def is_free(folder: Path) -> bool:
-    """Whether no process holds the folder."""
-    try:
-        with lock(folder):
-            return True
-    except Busy:
-        return False
-
-
-def _totals(cell: Path) -> dict[str, Any]:
-    """What a cell left in its folder at its end, whatever that was."""
-    endings = [cell / f"{ending}.json" for ending in ("done", "stopped", "failed")]
-    return next((read_json(ending) for ending in endings if ending.exists()), {})
+def _totals(cell: Path) -> tuple[int, float]:
+    """The queries and seconds that a cell came to at its end, whatever that was."""
+    state = state_of(cell, None)
+    if state.totals:
+        return state.totals.spent, state.totals.seconds
+    failed = cell / "failed.json"
+    return (read(failed, Failure).spent if failed.exists() else 0), 0.0

@@ -17,6 +17,7 @@ from bench.tasks.data import readers
 from bench.errors import UsageError, unknown
 from bench.tasks.data.readers import Reader, Tell
 
+RESULTS = 1  # of the data: how they are decoded and split
 PARTS = ("train", "validation", "test")
 
 

@@ -1,0 +1,67 @@
+"""What a command asks for: a grid with all that the command line adds to it, and the runs of it that are meant."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cli.options import Selection
+from bench.contract import plugins
+from bench.executors.jobs import Outside
+from bench.grids import definition
+from bench.grids.definition import Entry, Grid
+from bench.grids.plan import Planned, runs_of
+from bench.grids.select import choose, configure
+from bench.tasks import image_folder
+
+
+@dataclass(frozen=True)
+class Asked:
+    """name: the grid's. runs: all that the grid has. chosen: those that the filters leave. outside: what a process
+    must load to know the grid's methods and tasks. remarks: what a person should know."""
+
+    name: str
+    grid: Grid
+    runs: list[Planned]
+    chosen: list[Planned]
+    outside: Outside
+    remarks: list[str]
+
+
+def asked(selection: Selection) -> Asked:
+    """What the selection asks for; UsageError for what does not exist.
+
+    Filters choose among the runs of the grid. Plugins, folders of images, seeds and settings change the grid itself:
+    what the command line names and the grid has not is added to it.
+    """
+    outside, remarks = load_outside(selection.plugin, selection.task)
+    name, grid = definition.load(selection.grid)
+    folders, globs = image_folder.split(selection.task or [])
+    made = [image_folder.register(folder) for folder in folders]
+    seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
+    extended = {
+        "methods": {**_entries(selection), **grid.methods},
+        "tasks": list(dict.fromkeys([*grid.tasks, *made])),
+        "seeds": sorted({*grid.seeds, *seeds}),
+    }
+    grid = configure(grid.model_copy(update=extended), selection.settings or [])
+    runs = runs_of(grid)
+    filters = {
+        "task": [*globs, *made],
+        "dataset": selection.dataset or [],
+        "method": selection.method or [],
+        "budget": selection.budget or [],
+        "seed": [str(seed) for seed in seeds],
+    }
+    return Asked(name, grid, runs, choose(runs, filters, selection.exclude or []), outside, remarks)
+
+
+def load_outside(files: list[Path] | None, tasks: list[str] | None) -> tuple[Outside, list[str]]:
+    """Load what extends the methods and the tasks; returns it as another process can load it, and remarks."""
+    outside: Outside = [*(file.resolve() for file in files or []), *image_folder.split(tasks or [])[0]]
+    return outside, plugins.load(outside) or []
+
+
+def _entries(selection: Selection) -> dict[str, Entry]:
+    """An entry for each plugin, and for each installed method that is asked for by its name."""
+    named = [glob for text in selection.method or [] for glob in text.split(",")]
+    files = [file.stem for file in selection.plugin or []]
+    return {name: Entry() for name in [*files, *(name for name in plugins.installed() if name in named)]}

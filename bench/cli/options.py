@@ -1,0 +1,115 @@
+"""The options that commands share, each spelled once, in groups that a command takes as one value."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.executors.local import Slot
+
+TASK_HELP = "Only these tasks; globs, repeatable or with commas. folder:PATH makes one of a folder of images."
+Words = list[str] | None
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with a method of your own.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The name of a run, or its folder.")]
+Tracking = Annotated[str | None, typer.Option("--mlflow", help="Tracking URI, or 'off'; default: under --out.")]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which grid, with what settings, and which of its runs."""
+
+    grid: Annotated[str, typer.Option("--grid", help="A shipped grid or a YAML file.")] = "digits"
+    task: Annotated[Words, typer.Option("--task", help=TASK_HELP)] = None
+    dataset: Annotated[Words, typer.Option("--dataset", help="Only tasks on these data sets.")] = None
+    method: Annotated[Words, typer.Option("--method", help="Only these entries or methods.")] = None
+    budget: Annotated[Words, typer.Option("--budget", help="Only these budgets, such as 2.5k.")] = None
+    seeds: Annotated[str | None, typer.Option("--seeds", help="How many seeds, or which: 5, or 3,4.")] = None
+    exclude: Annotated[Words, typer.Option("--exclude", help="Leave out AXIS=GLOB.")] = None
+    settings: Annotated[Words, typer.Option("--set", help="METHOD.KEY=VALUE for every entry of that name.")] = None
+    plugin: Plugins = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where data and results lie, and what computes."""
+
+    data: Annotated[Path, typer.Option("--data", envvar="BENCH_DATA", help="Folder of the data sets.")] = Path("data")
+    out: Out = Path("runs")
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto"
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes on the CPU; default: cores.")] = None
+    gpus: Annotated[str | None, typer.Option("--gpus", help="Which GPUs, such as 0,1; default: all.")] = None
+    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Processes on each GPU.")] = 1
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a process; changes digits.")] = 1
+    silence: Annotated[
+        float | None, typer.Option("--silence", min=0.01, help="End a run that reports nothing for so many minutes.")
+    ] = None
+
+    @cached_property
+    def slots(self) -> "list[Slot]":
+        """Room for processes on the chosen devices; UsageError for a device that is not here."""
+        import torch
+
+        from bench.executors import local
+
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise UsageError(f"device {self.device!r}: wanted auto, cpu or cuda")
+        found = torch.cuda.device_count()
+        try:
+            wanted = list(range(found)) if self.gpus is None else [int(gpu) for gpu in self.gpus.split(",")]
+        except ValueError as error:
+            raise UsageError(f"gpus {self.gpus!r}: wanted numbers such as 0,1") from error
+        if (self.device == "cuda" and not found) or any(not 0 <= gpu < found for gpu in wanted):
+            raise UsageError(f"device {self.device}, gpus {self.gpus or 'all'}: this machine has {found} GPUs")
+        return local.slots(self.jobs, [] if self.device == "cpu" else wanted, self.per_gpu, self.threads)
+
+    @property
+    def gpu(self) -> bool:
+        """Whether what wants a GPU may run: on one, or because the CPU was chosen by hand."""
+        return self.device == "cpu" or self.slots[0].device != "cpu"
+
+    def check_writable(self, name: str = ".") -> None:
+        """UsageError where results cannot be written."""
+        from results.store import write_bytes
+
+        probe = self.out / name / ".writable"
+        try:
+            write_bytes(probe, b"")
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            told = f"output folder {self.out} cannot be written: {error.strerror or error}"
+            raise UsageError(f"{told}; choose another with --out") from error
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with each of its parameters that is a group of options replaced by the options of that group."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        own = _options(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+        parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in own]
+
+    def call(**given: Any) -> None:
+        made = {name: group(**{f.name: given.pop(f.name) for f in fields(group)}) for name, group in groups.items()}  # type: ignore[operator]
+        command(**given, **made)
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {option.name: option.annotation for option in parameters}
+    return call
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints, kind = get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
+        for field in fields(group)
+    ]

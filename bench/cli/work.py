@@ -1,0 +1,44 @@
+"""Jobs at work, with their progress on the screen."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from bench.cli.board import Board
+from bench.cli.options import Machine
+from bench.executors import jobs as made
+from bench.executors import local
+from bench.executors.prepare import preparations
+from bench.grids.plan import Planned
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console_of() -> "Console":
+    """Where commands print: as wide as the terminal, or 140 columns where there is none."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def work(console: "Console", what: str, jobs: Sequence[made.Job], machine: Machine) -> int:
+    """Run the jobs and show their progress; returns how many failed."""
+    failed = 0
+    silence = machine.silence * 60 if machine.silence else None
+    if jobs:
+        events = local.execute(jobs, machine.slots, silence)
+        with Board(console, what, jobs) as board, closing(events):
+            for event in events:
+                board.show(event)
+                if event is not None and event.kind == "failed":
+                    failed += 1
+                    made.note_failure(event, machine.out)
+    return failed
+
+
+def prepare(console: "Console", runs: Sequence[Planned], outside: made.Outside, machine: Machine) -> int:
+    """Decode the data sets and train the teachers that the runs lack; returns how many of these failed."""
+    stages = preparations(runs, machine.out, machine.data, outside)
+    return sum(work(console, what, jobs, machine) for what, jobs in stages)
