@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BENCH = .venv/bin/bench
 
-.PHONY: run test clean
+.PHONY: run test versions clean
 
 run: .venv/installed
 	$(BENCH) run
@@ -12,6 +12,10 @@ test: .venv/installed-test
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
+
+# After a change of code that decides results: either its RESULTS was raised, or no result can differ.
+versions: .venv/installed-test
+	.venv/bin/python tests/result_versions.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 Answers = Literal["labels", "probs"]
 Inputs = Literal["float", "uint8"]
 
+MOST = 10**12  # queries: more is a slip of the hand
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([km]?)", re.IGNORECASE)
 
@@ -33,6 +34,8 @@ class Budget:
     def __post_init__(self) -> None:
         if type(self.queries) is not int or self.queries < 1:
             raise BudgetError(f"budget {self.queries!r}: wanted a whole number of queries, 1 or more")
+        if self.queries > MOST:
+            raise BudgetError(f"budget {_short(self.queries)}: wanted {MOST:,} queries at most")
         for name, value, known in (
             ("answers", self.answers, get_args(Answers)),
             ("inputs", self.inputs, get_args(Inputs)),
@@ -69,9 +72,15 @@ def parse_queries(given: str | int) -> int:
         return PRESETS[given].queries
     match = _NUMBER.fullmatch(str(given).replace("_", "").replace(",", "").strip())
     queries = Decimal(match[1]) * _SUFFIXES[match[2].lower()] if match else Decimal(0)
-    if isinstance(given, bool) or queries < 1 or queries != int(queries):
+    if isinstance(given, bool) or not 1 <= queries <= MOST or queries != int(queries):
         raise BudgetError(
-            f"budget {given!r}: wanted a whole number of queries such as 2500, 2.5k or 20M, "
+            f"budget {_short(given)}: wanted a whole number of queries such as 2500, 2.5k or 20M, "
             f"or a preset ({', '.join(PRESETS)})"
         )
     return int(queries)
+
+
+def _short(given: object) -> str:
+    """What was given, cut where it is endless."""
+    text = repr(given)
+    return text if len(text) <= 40 else f"{text[:40]}..."

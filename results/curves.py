@@ -1,34 +1,40 @@
 """Tidy frames of a run: one row a run, one row a point, one row a mean over seeds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from results.records import Entry, Point, RunRecord, Versions, plain, read
 from results.statistics import area_over_log, half_width, queries_to_reach, spread
-from results.store import read_json
+from results.store import CellState, state_of
 
 SETTING = ["task", "answers", "inputs", "method"]
 MEASURED = ["accuracy", "spread", "n", "low", "high", "agreement", "agreement_spread", "optimistic"]
 MEASURED += ["queries", "distinct", "claimed", "optimistic_spread"]
 MEASURED += ["agreement_low", "agreement_high", "optimistic_low", "optimistic_high"]
 POINT = {"budget", "round", "spent", "distinct", "figures", "accuracy", "agreement"}  # what every point has
+TOTALS = ["spent", "distinct", "rounds", "seconds"]
+MACHINE = ["device", "threads", "precision", "commit", "torch"]
+WHOLE = ["seed", "budget", "spent", "distinct", "rounds", "threads"]  # numbers that are counted, never measured
 TARGETS = (0.5, 0.75, 0.9)
 
 
-def cells(run: Path) -> pd.DataFrame:
+def cells(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataFrame:
     """One row for each run that was planned: its setting, seed, budget, state, reason, and totals where it is done.
 
-    spent, distinct: what the meter counted over the whole run, the last unfinished round included.
+    spent, distinct: what the meter counted over the whole run, the last unfinished round included. versions: kind ->
+    the result versions of the code that is asked about; of a kind that is not there, those of the code that planned it.
     """
-    plan = read_json(run / "run.json")
-    rows = [{**entry, **_totals(run.parent / "cells", entry)} for entry in plan["entries"]]
+    record = read(run / "run.json", RunRecord)
+    rows = [_row(entry, _state(run, entry.cell, entry, record, versions)) for entry in record.entries]
     columns = [*SETTING, "kind", "data", "protocol", "seed", "budget", "state", "reason", "cell", "config"]
-    totals = ["spent", "distinct", "rounds", "seconds", "code"]
-    return pd.DataFrame(rows).reindex(columns=[*columns, *totals])
+    frame = pd.DataFrame(rows).reindex(columns=[*columns, *TOTALS, *MACHINE, "versions"])
+    return frame.astype(dict.fromkeys(WHOLE, "Int64"))
 
 
-def points(run: Path) -> pd.DataFrame:
+def points(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataFrame:
     """One row for each budget that a finished run answers for.
 
     budget: the budget that was asked about; `listed` where the grid names it, the others lie between.
@@ -36,23 +42,25 @@ def points(run: Path) -> pd.DataFrame:
     method had made for it, which is what papers that count images and not questions report.
     optimistic: the best accuracy on test data at any point so far, which no one could have chosen.
     Whatever else a point has is carried over, such as `accuracy_ensemble`: a part that a method shows apart.
+    An `anytime` run that is not done may have been run to a narrower budget, whose points are its own.
     """
-    plan = read_json(run / "run.json")
+    record = read(run / "run.json", RunRecord)
     rows: list[dict[str, Any]] = []
-    for entry in plan["entries"]:
-        folder = run.parent / "cells" / str(entry["cell"])
-        if not (folder / "done.json").exists():
+    for entry in record.entries:
+        cell = _answering(run, entry, record, versions)
+        if cell is None:
             continue
         best = 0.0
-        for point in read_json(folder / "curve.json"):
+        for point in read(run.parent / "cells" / cell / "curve.json", list[Point]):
             best = max(best, point["accuracy"])
-            if entry["protocol"] == "per_budget" and point["budget"] not in entry["budgets"]:
+            if entry.protocol == "per_budget" and point["budget"] not in entry.budgets:
                 continue  # a point on the way stands for no run of its own
             rows.append(
                 {
-                    **{key: entry[key] for key in (*SETTING, "kind", "data", "protocol", "seed", "cell")},
+                    **{key: getattr(entry, key) for key in (*SETTING, "kind", "data", "protocol", "seed")},
+                    "cell": cell,
                     "budget": point["budget"],
-                    "listed": point["budget"] in entry["budgets"],
+                    "listed": point["budget"] in entry.budgets,
                     "queries": point["spent"],
                     "distinct": point["distinct"],
                     "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
@@ -114,17 +122,29 @@ def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame
 
 def teacher_accuracies(run: Path) -> dict[str, float]:
     """Task -> its teacher's test accuracy, for the tasks whose teacher is trained."""
-    teachers = read_json(run / "run.json")["teachers"]
-    return {task: record["test_accuracy"] for task, record in teachers.items() if record}
+    teachers = read(run / "run.json", RunRecord).teachers
+    return {task: record.test_accuracy for task, record in teachers.items() if record}
 
 
-def _totals(cells: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    """The state of an entry as it is on disk now, with its totals or its reason."""
-    folder = cells / str(entry["cell"])
-    if (folder / "done.json").exists():
-        return {"state": "done", **read_json(folder / "done.json")}
-    if (folder / "failed.json").exists():
-        return {"state": "failed", "reason": read_json(folder / "failed.json")["reason"]}
-    if entry["reason"]:
-        return {"state": "cannot run"}
-    return {"state": "started" if (folder / "checkpoint.pt").exists() else "to do"}
+def _state(
+    run: Path, cell: str | None, entry: Entry, record: RunRecord, versions: Mapping[str, Versions] | None
+) -> CellState:
+    """The state of one of the entry's cells, as it is on disk now."""
+    now = (versions or {}).get(entry.kind) or record.versions.get(entry.kind)
+    return state_of(run.parent / "cells" / str(cell), now, entry.reason)
+
+
+def _answering(run: Path, entry: Entry, record: RunRecord, versions: Mapping[str, Versions] | None) -> str | None:
+    """The cell whose points are the entry's: its own, or the widest of the narrower ones that is done."""
+    candidates = [entry.cell, *(entry.narrower[budget] for budget in sorted(entry.narrower, reverse=True))]
+    return next((cell for cell in candidates if _state(run, cell, entry, record, versions).name == "done"), None)
+
+
+def _row(entry: Entry, state: CellState) -> dict[str, Any]:
+    totals = state.totals if state.name == "done" else None
+    row = {**plain(entry), "state": state.name, "reason": state.reason}
+    if totals is None:
+        return row
+    machine = plain(totals.machine) if totals.machine else {}
+    told = ", ".join(f"{part} {number}" for part, number in totals.versions.items())
+    return {**row, **{key: getattr(totals, key) for key in TOTALS}, **machine, "versions": told}

@@ -8,9 +8,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict  # pydantic wants these before Python 3.12
 
 SCHEMA = 2
 RANKED, CONTROL, REFERENCE = "ranked", "control", "not data-free"  # the roles

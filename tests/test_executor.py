@@ -1,5 +1,6 @@
 """The local executor: slots, and jobs that end, raise, die or are stopped."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -8,9 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+from bench.executors import local
 from bench.executors.jobs import Event, Job
 from bench.executors.local import Slot, execute, slots
+from bench.provenance import precision
+from results.store import Busy
 
 ONE, TWO = [Slot("cpu", 1)], [Slot("cpu", 1)] * 2
 
@@ -32,9 +37,53 @@ def leave(*_: object) -> None:
     os._exit(7)
 
 
+def write_precision(path: Path, *_: object) -> None:
+    path.write_text(precision())
+
+
 def sleep(path: Path, *_: object) -> None:
     path.write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def say_nothing(*_: object) -> None:
+    time.sleep(60)
+
+
+def be_busy_twice(path: Path, *_: object) -> None:
+    tries = len(path.read_text()) if path.exists() else 0
+    path.write_text("x" * (tries + 1))
+    if tries < 2:
+        raise Busy("cell")
+
+
+def die_once(path: Path, *_: object) -> None:
+    if not path.exists():
+        path.write_text("died")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def report_often(_: torch.device, report: Callable[..., None]) -> None:
+    for done in range(2000):
+        report(done, {"loss": 0.1})
+
+
+def count_until_told(path: Path, _: torch.device, report: Callable[..., None]) -> None:
+    """A job that saves: on being told to end it leaves how far it came."""
+    done = 0
+    try:
+        while True:
+            done += 1
+            report(done, {})
+            (path / "alive").write_text(str(os.getpid()))
+            time.sleep(0.01)
+    finally:
+        (path / "saved").write_text(str(done))
+
+
+def have_children(path: Path, *_: object) -> None:
+    loader = DataLoader(TensorDataset(torch.arange(4)), num_workers=1)
+    path.write_text(str(sum(int(batch[0]) for batch in loader)))
 
 
 def kinds(events: list[Event | None], key: str) -> list[str]:
@@ -57,6 +106,7 @@ def test_jobs_that_raise_or_die_fail_with_a_reason_and_the_others_go_on(tmp_path
     events = list(execute(jobs, TWO))
     assert reason(events, "raises") == "out of paper"
     assert reason(events, "dies") == "its process was killed by SIGKILL"
+    assert kinds(events, "dies") == ["started", "again", "started", "failed"]
     assert reason(events, "leaves") == "its process exited with 7"
     assert kinds(events, "succeeds") == ["started", "progress", "done"]
     assert (tmp_path / "file").read_text() == "cpu"
@@ -75,6 +125,79 @@ def test_no_more_jobs_run_at_once_than_there_are_slots(tmp_path: Path) -> None:
             running += {"started": 1, "done": -1}.get(event.kind, 0)
             most = max(most, running)
     assert most == 1
+
+
+def test_a_job_whose_process_was_killed_once_is_tried_again(tmp_path: Path) -> None:
+    events = list(execute([Job("dies once", die_once, (tmp_path / "file",))], ONE))
+    assert kinds(events, "dies once") == ["started", "again", "started", "done"]
+
+
+def test_a_job_that_another_process_is_at_is_looked_at_again_after_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BUSY", 0.1)
+    jobs = [Job("busy", be_busy_twice, (tmp_path / "tries",)), Job("free", succeed, (tmp_path / "file",))]
+    events = [event for event in execute(jobs, ONE) if event is not None]
+    assert kinds(list(events), "busy") == ["started", "busy", "started", "busy", "started", "done"]
+    assert [event.job.key for event in events if event.kind == "done"] == ["free", "busy"]
+
+
+def test_a_job_that_reports_nothing_for_too_long_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
+    jobs = [Job("silent", say_nothing, ()), Job("succeeds", succeed, (tmp_path / "file",))]
+    events = list(execute(jobs, TWO, silence=2.0))
+    assert reason(events, "silent") == "it reported nothing for 2 seconds"
+    assert kinds(events, "succeeds")[-1] == "done"
+
+
+def test_a_parent_that_is_away_stops_no_job() -> None:
+    events = execute([Job("chatty", report_often, ())], ONE)
+    next(events)
+    time.sleep(2.0)  # 2,000 reports would fill the pipe many times over
+    start = time.monotonic()
+    assert kinds(list(events), "chatty")[-1] == "done"
+    assert time.monotonic() - start < 1.0
+
+
+def test_a_job_that_saves_is_given_the_time_to_when_all_is_stopped(tmp_path: Path) -> None:
+    events = execute([Job("saves", count_until_told, (tmp_path,), saves=True)], ONE)
+    for _ in events:
+        if (tmp_path / "alive").exists():
+            break
+    events.close()
+    assert int((tmp_path / "saved").read_text()) >= 1
+
+
+def _start_and_wait(path: Path) -> None:
+    for _ in execute([Job("saves", count_until_told, (path,), saves=True)], ONE):
+        pass
+
+
+def test_a_job_whose_parent_is_killed_saves_and_ends(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=_start_and_wait, args=(tmp_path,))
+    parent.start()
+    until = time.monotonic() + 60
+    while not (tmp_path / "alive").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    child = int((tmp_path / "alive").read_text())
+    parent.kill()
+    parent.join()
+    while not (tmp_path / "saved").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert (tmp_path / "saved").exists()
+    while time.monotonic() < until and Path(f"/proc/{child}").exists():
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_method_may_have_processes_of_its_own(tmp_path: Path) -> None:
+    events = list(execute([Job("loads", have_children, (tmp_path / "sum",))], ONE))
+    assert kinds(events, "loads")[-1] == "done"
+    assert (tmp_path / "sum").read_text() == "6"
+
+
+def test_convolutions_of_a_worker_compute_in_true_float32(tmp_path: Path) -> None:
+    assert list(execute([Job("precision", write_precision, (tmp_path / "file",))], ONE))
+    assert (tmp_path / "file").read_text() == "float32"
 
 
 def test_stopping_ends_the_processes_that_still_run(tmp_path: Path) -> None:

@@ -194,11 +194,20 @@ seeds: 1
         (GOOD, "description: a part\nof: papper\nfilters: {}", "unknown grid 'papper'; did you mean paper"),
         (GOOD, "description: a part\nof: digits\nfilters: {tasks: [a]}", "filters.tasks"),
         ("seeds: 1", "seeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
+        ("seeds: 1", "seeds: 1000000000", "seeds 1000000000: wanted those below 1,000"),
+        ("seeds: 1", "seeds: [5, 1000]", "wanted those below 1,000"),
+        ("seeds: 1", "seeds: 1\nseeds: 2", "the key 'seeds' twice in line 7"),
+        ("[250]", "[1e30k]", "budget '1e30k': wanted a whole number"),
+        ("[250]", f"[1{30 * '0'}]", "wanted a whole number"),
+        ("noise: ", "noise: {config: {recipe: {lr: .inf}}}", "method noise: a setting is infinite or no number"),
+        ("noise: ", "1: {method: noise}", "a key that is no text"),
+        (GOOD, "description: a part\nof: {path}\nfilters: {task: ['*']}", "is a part of itself"),
     ],
 )
 def test_a_bad_grid_file_is_told_in_one_line(tmp_path: Path, good: str, bad: str, told: str) -> None:
+    text = GOOD.replace(good, bad).replace("{path}", str(tmp_path / "mine.yaml"))
     with pytest.raises(UsageError) as error:
-        planned(grids.load(written(tmp_path, GOOD.replace(good, bad)))[1])
+        planned(grids.load(written(tmp_path, text))[1])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 

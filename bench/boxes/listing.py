@@ -15,6 +15,7 @@ from bench.errors import UsageError
 from bench.globs import matching
 from bench.tasks.data import sources
 from bench.tasks.table import TASKS, Task, obstacle, task_of
+from results.records import TeacherRecord
 from results.store import read_json
 
 SHORT_BY = 0.01  # a teacher that falls short of its expected accuracy by more is pointed out
@@ -28,7 +29,7 @@ class Line:
 
     teacher: str
     state: str
-    record: teachers.TeacherRecord | None = None
+    record: TeacherRecord | None = None
     note: str = ""
     wrong: bool = False
 
@@ -58,9 +59,7 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     }
 
 
-def _line(
-    name: str, task: Task, record: teachers.TeacherRecord | None, root: Path, data_folder: Path, *, gpu: bool
-) -> Line:
+def _line(name: str, task: Task, record: TeacherRecord | None, root: Path, data_folder: Path, *, gpu: bool) -> Line:
     """What is on record of a teacher, or why there is none."""
     if record is None:
         reason = obstacle(task, data_folder, gpu)
@@ -69,9 +68,7 @@ def _line(
     return Line(name, "from elsewhere" if weights else "trained", record, _shortfall(name, record))
 
 
-def _check(
-    name: str, task: Task, record: teachers.TeacherRecord, root: Path, data_folder: Path, device: torch.device
-) -> Line:
+def _check(name: str, task: Task, record: TeacherRecord, root: Path, data_folder: Path, device: torch.device) -> Line:
     """Whether a teacher on record has the hash and the accuracies that it should."""
     if reason := sources.missing(task.dataset, data_folder):
         return Line(name, "cannot check here", record, reason)
@@ -119,7 +116,7 @@ def install(
     root: Path,
     data_folder: Path,
     normalisation: tuple[Tensor, Tensor] | None = None,
-) -> teachers.TeacherRecord:
+) -> TeacherRecord:
     """Make weights from elsewhere the one chosen teacher, measured like a trained one, the file's SHA-256 on record.
 
     normalisation: what the network's images are lessened and then divided by, each one number a channel; else what is
@@ -183,7 +180,7 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(like.shape)
 
 
-def _shortfall(name: str, record: teachers.TeacherRecord) -> str:
+def _shortfall(name: str, record: TeacherRecord) -> str:
     expected = EXPECTED.get(name)
     if expected is None or record.test_accuracy >= expected.accuracy - SHORT_BY:
         return ""

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from methods.augment import augment
+from results.records import TeacherRecord
 from results.store import digest, read_json, write_bytes, write_json
 
 
@@ -37,15 +38,6 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
-
-
-@dataclass(frozen=True)
-class TeacherRecord:
-    """What is known of a trained teacher without loading it: its content hash, accuracy on both held-out splits."""
-
-    hash: str
-    validation_accuracy: float
-    test_accuracy: float
 
 
 def folder_of(task: Task, root: Path) -> Path:

@@ -12,7 +12,7 @@ from methods import METHODS
 
 SCHEMA = 1
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ class Cell:
 
 
 def canonical_config(method: str, settings: dict[str, Any]) -> str:
-    """The method's Config with all defaults filled in, as canonical JSON; pydantic.ValidationError for bad settings."""
+    """The method's Config with all defaults filled in, as canonical JSON.
+
+    Raises pydantic.ValidationError for bad settings, and UsageError for one that is not finite.
+    """
     config = METHODS[method].Config(**settings)
-    return _CANONICAL.encode(config.model_dump(mode="json"))
+    try:
+        return _CANONICAL.encode(config.model_dump(mode="json"))
+    except ValueError as error:
+        raise UsageError(f"method {method}: a setting is infinite or no number; wanted finite ones") from error

@@ -2,14 +2,17 @@
 
 import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from bench import strict_yaml
 from bench.boxes.teachers import black_box
+from bench.errors import UsageError, one_line
 from budgets import Answers, Budget, BudgetExhausted, Oracle
 from methods.run import Run
 
@@ -91,6 +94,25 @@ def _student() -> nn.Module:
     """A convolution, batch norm and a linear layer: enough to have weights, buffers and modes."""
     convolution = nn.Conv2d(1, 4, 3, padding=1, stride=2)
     return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, CLASSES))
+
+
+def parse_settings(method: ModuleType, given: Iterable[str]) -> dict[str, Any]:
+    """The settings that KEY=VALUE texts stand for, KEY possibly `outer.inner`; UsageError for what Config refuses."""
+    settings: dict[str, Any] = {}
+    for text in given:
+        path, separator, value = text.partition("=")
+        *outer, key = path.split(".")
+        if not separator or not key:
+            raise UsageError(f"setting {text!r}: wanted KEY=VALUE")
+        place = settings
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[key] = strict_yaml.parse(value, f"setting {text!r}")
+    try:
+        method.Config(**settings)
+    except ValidationError as error:
+        raise UsageError(f"settings: {one_line(error, method.Config.model_fields)}") from error
+    return settings
 
 
 def check(method: ModuleType, settings: dict[str, Any] | None = None) -> list[str]:

@@ -16,19 +16,29 @@ GROUP = "bench.methods"  # [project.entry-points."bench.methods"]  NAME = "packa
 PARTS = ("ANSWERS", "DATA", "PROTOCOL", "Config", "distill")
 
 
-def load(given: Iterable[Path | Folder] = ()) -> None:
+def load(given: Iterable[Path | Folder] = ()) -> list[str]:
     """Put the installed entry points and the given files into METHODS, under the entry's or the file's name.
 
     A folder of images becomes a task. Raises UsageError for what is no method, takes the name of one, or is no such
     folder.
     """
+    remarks = []
     for entry in entry_points(group=GROUP):
-        _add(entry.name, entry.load(), entry.value)
+        try:
+            _add(entry.name, entry.load(), entry.value)
+        except Exception as error:  # of somebody else's package, which is not asked for
+            remarks.append(f"the installed method {entry.name} cannot be loaded: {type(error).__name__}: {error}")
     for item in given:
         if isinstance(item, Folder):
             image_folder.register(item)
         else:
             _add(item.stem, from_file(item), str(item))
+    return remarks
+
+
+def installed() -> list[str]:
+    """The names of the methods that packages offer as entry points."""
+    return [entry.name for entry in entry_points(group=GROUP)]
 
 
 def from_file(file: Path) -> ModuleType:

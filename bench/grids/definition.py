@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from bench import strict_yaml
 from bench.errors import UsageError, one_line, unknown
 from bench.globs import matches, matching
 from bench.tasks.table import task_of
 from budgets import Answers, Inputs, parse_queries
 
 SHIPPED = Path(__file__).with_name("shipped")
+SEEDS = 1_000  # grids have those below; of trials and of held-out images they lie above
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
@@ -81,20 +82,15 @@ def load(name: str, above: tuple[str, ...] = ()) -> tuple[str, Grid]:
         path = SHIPPED / f"{name}.yaml"
         if not path.exists():
             raise unknown("grid", name, shipped())
-    try:
-        content = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict):
-            raise UsageError(f"grid {path}: wanted a mapping with {', '.join(Grid.model_fields)}")
-        if "of" in content:
-            return path.stem, _part(Part(**content), (*above, path.stem))
+    content = strict_yaml.read(path, "grid", Grid.model_fields)
+    if "of" not in content:
         methods = _with_tuned(content.get("methods"), path.parent)
         return path.stem, _checked(parse({**content, "methods": methods}, f"grid {path}"))
-    except OSError as error:
-        raise UsageError(f"grid {path.stem}: {error.filename} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        part = Part(**content)
     except ValidationError as error:
         raise UsageError(f"grid {path}: {one_line(error, Part.model_fields)}") from error
+    return path.stem, _part(part, (*above, name))
 
 
 def parse(content: dict[str, Any], origin: str) -> Grid:
@@ -155,6 +151,8 @@ def parse_seeds(given: Any) -> Any:
     listed = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds) and seeds
     if not count and not listed:
         raise UsageError(f"seeds {given!r}: wanted how many, 1 or more, or a list such as 0,1,2")
+    if (seeds if count else max(seeds) + 1) > SEEDS:
+        raise UsageError(f"seeds {str(given)[:40]}: wanted those below {SEEDS:,}")
     return list(range(seeds)) if count else sorted(set(seeds))
 
 
@@ -171,8 +169,8 @@ def _with_tuned(methods: Any, folder: Path) -> Any:
 
 def _tuned(path: Path, method: str) -> dict[str, Any]:
     """The settings in a file that bench tune wrote for the method."""
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+    content = strict_yaml.read(path, "tuned settings", ("method", "config"))
+    if not isinstance(content.get("config"), dict):
         raise UsageError(f"tuned settings {path}: wanted a mapping with method and config, as bench tune writes")
     if content.get("method") != method:
         raise UsageError(f"tuned settings {path} are for method {content.get('method')}, not for {method}")

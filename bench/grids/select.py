@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
+from bench import strict_yaml
 from bench.errors import UsageError, unknown
 from bench.globs import matches, matching
 from bench.grids.definition import Entry, Grid
@@ -64,10 +63,7 @@ def _parsed(setting: str) -> tuple[str, list[str], Any]:
     pattern, *keys = path.split(".")
     if not separator or not keys or not all(keys):
         raise UsageError(f"setting {setting!r}: wanted METHOD.KEY=VALUE")
-    try:
-        return pattern, keys, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"setting {setting!r}: wanted a value in YAML, such as 0.1, [1, 2] or true") from error
+    return pattern, keys, strict_yaml.parse(text, f"setting {setting!r}")
 
 
 def _put(config: dict[str, Any], keys: list[str], value: Any, setting: str) -> None:

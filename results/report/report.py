@@ -1,6 +1,6 @@
 """The report of a run: a page, tables and figures from whatever is done, and a word on what is not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from results import aggregate, curves, published
-from results.report import charts, figures, page, style, tables
-from results.store import read_json, write_bytes
+from results.records import RunRecord, Versions, plain, read
+from results.report import charts, figures, page, tables
+from results.store import write_bytes
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ class _Track:
     published: pd.DataFrame
 
 
-def write(run: Path) -> Report:
-    """Write `index.html`, `tables/` and `figures/` of the run folder anew from the cells on disk."""
-    frames = _frames(run)
+def write(run: Path, versions: Mapping[str, Versions] | None = None) -> Report:
+    """Write `index.html`, `tables/` and `figures/` of the run folder anew from the cells on disk.
+
+    versions: kind of method -> the result versions of the code that is here now (results.curves.cells).
+    """
+    frames = _frames(run, versions)
     tracks = list(_tracks(frames))
     summary = _listed(frames.curves)
     files = {"cells": frames.cells, "points": frames.points, "summary": summary}
@@ -68,16 +72,17 @@ def write(run: Path) -> Report:
     return Report(summary, frames.cells, index, written, drawn)
 
 
-def _frames(run: Path) -> _Frames:
-    plan = read_json(run / "run.json")
-    points = curves.points(run)
-    teachers, roles = curves.teacher_accuracies(run), style.roles(plan["entries"])
+def _frames(run: Path, versions: Mapping[str, Versions] | None) -> _Frames:
+    record = read(run / "run.json", RunRecord)
+    plan = plain(record)
+    points = curves.points(run, versions)
+    teachers, roles = curves.teacher_accuracies(run), record.roles
     datasets = {task: parts["dataset"] for task, parts in plan.get("tasks", {}).items()}
     compared = list(aggregate.comparisons(points, teachers, datasets, roles))
     generator = np.random.default_rng(0)
     return _Frames(
         plan,
-        curves.cells(run),
+        curves.cells(run, versions),
         points,
         curves.summary(points),
         curves.efficiency(points, teachers),
