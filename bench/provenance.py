@@ -44,7 +44,7 @@ def machine(device: torch.device) -> Machine:
         precision=precision() if device.type == "cuda" else "float32",
         bench=__version__,
         commit=commit(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # not its own class, which a file of weights could not hold
     )
 
 

@@ -24,9 +24,9 @@ class Pool:
             self._answers.append(answers)
 
     def batches(self, size: int, rng: Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """One pass over the pool in random order: float images in [0, 1] and their answers, `size` at a time."""
+        """One pass over the pool in random order: float images in [0, 1] and their answers, batches of `size`."""
         images, answers = self._joined()
-        for index in torch.randperm(len(images), generator=rng, device=images.device).split(size):
+        for index in batches_of(torch.randperm(len(images), generator=rng, device=images.device), size):
             yield images[index].float().div(255), None if answers is None else answers[index]
 
     def _joined(self) -> tuple[Tensor, Tensor | None]:
@@ -39,6 +39,22 @@ class Pool:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._images, self._answers = list(state_dict["images"]), list(state_dict["answers"])
+
+
+def batches_of(order: Tensor, size: int) -> list[Tensor]:
+    """The order in batches of that size; a last one of a single image goes to the one before.
+
+    Batch norm cannot train on one image where nothing of it is left but a vector, and how many are left over is chance.
+    """
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1 < size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def batches_in(n: int, size: int) -> int:
+    """How many batches `batches_of` makes of n images."""
+    return len(batches_of(torch.empty(n), size))
 
 
 def to_8_bits(images: Tensor) -> Tensor:

@@ -158,8 +158,6 @@ def train_on_pool(
         losses = []
         for images, labels in pool.batches(batch_size, run.rng):
             assert labels is not None, "each image was labelled when it was kept"
-            if len(images) == 1 < len(pool):
-                continue  # batch norm may not train on one image, and how many are left over is chance
             if torch.rand((), generator=run.rng, device=run.device) < config.free_flip:
                 images = free_augment(images, student, run.rng)
             loss = misfit_loss(student(images), labels, config.misfit_weight)

@@ -34,7 +34,7 @@ from torch import Generator, Tensor, nn
 
 from budgets import Oracle
 from methods.boundary import Crossed, Search, nearest
-from methods.pool import to_8_bits
+from methods.pool import batches_of, to_8_bits
 from methods.run import Run
 from methods.search import Log, Range
 
@@ -201,7 +201,7 @@ def train_pass(student: nn.Module, optimizer: torch.optim.Adam, samples: Samples
     student.train()
     losses = []
     order = torch.randperm(len(samples.images), generator=run.rng, device=run.device)
-    for batch in order.split(config.train_batch_size):
+    for batch in batches_of(order, config.train_batch_size):
         outputs = student(samples.images[batch])
         loss = distillation_loss(outputs, samples.logits[batch], samples.classes[batch], config.temperature)
         optimizer.zero_grad()

@@ -8,10 +8,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # pydantic wants these before Python 3.12
+    TypeVar,
+)
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict  # pydantic wants these before Python 3.12
+from typing_extensions import TypedDict
 
 SCHEMA = 2
 RANKED, CONTROL, REFERENCE = "ranked", "control", "not data-free"  # the roles

@@ -22,7 +22,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -125,6 +125,20 @@ def lock(folder: Path) -> Iterator[None]:
                 raise Busy(folder.name)
             time.sleep(0.02)
         yield
+
+
+@contextmanager
+def wait_for(folder: Path) -> Iterator[None]:
+    """Hold the folder, once whoever holds it lets it go."""
+    while True:
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock(folder))
+            except Busy:
+                time.sleep(0.05)
+                continue
+            yield
+            return
 
 
 def is_held(folder: Path) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from support import CPU, digits_cell
 
-from bench.boxes.teachers import TeacherRecord
 from bench.cells.cell import Cell
 from bench.cells.run import run_cell
 from bench.errors import UsageError
@@ -19,6 +18,7 @@ from bench.grids.plan import Planned, plan, runs_of
 from bench.grids.select import choose, configure
 from budgets import Budget
 from methods import METHODS
+from results.records import TeacherRecord
 
 NO_DATA = Path("no-data")
 

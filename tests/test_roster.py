@@ -8,13 +8,12 @@ import torch
 from support import CPU, bench
 from torch import Tensor
 
-from bench.boxes import listing, teachers
+from bench.boxes import listing, teachers, weights
 from bench.boxes.recipes import EXPECTED, RECIPES, Expected, name_of, recipe_of
 from bench.errors import UsageError
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import TASKS, task_of
-from results.store import read_json, write_json
 
 TASK = task_of("digits-lenet")
 CHOSEN = {"digits-lenet-bn": TASK}
@@ -63,13 +62,13 @@ def test_a_teacher_that_falls_short_is_pointed_out(trained: Path, monkeypatch: p
 def test_a_sound_teacher_is_right_and_a_changed_one_wrong(trained: Path) -> None:
     [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert (line.state, line.wrong) == ("right", False)
-    path = teachers.folder_of(TASK, trained) / "teacher.json"
-    sound = read_json(path)
-    write_json(path, {**sound, "record": {**sound["record"], "test_accuracy": 0.5}})
+    path = teachers.folder_of(TASK, trained) / "teacher.pt"
+    sound = torch.load(path, weights_only=True)
+    torch.save({**sound, "record": {**sound["record"], "test_accuracy": 0.5}}, path)
     [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert line.wrong
     assert line.note == "test accuracy is 98.20 %"
-    write_json(path, {**sound, "record": {**sound["record"], "hash": "0" * 16}})
+    torch.save({**sound, "record": {**sound["record"], "hash": "0" * 16}}, path)
     [line] = listing.lines(CHOSEN, trained, NO_DATA, gpu=False, check_on="cpu")
     assert line.wrong
     assert "is not the one on record" in line.note
@@ -87,11 +86,12 @@ def test_a_teacher_without_its_data_set_cannot_be_checked_and_is_not_called_wron
 def test_weights_from_elsewhere_become_the_same_teacher(trained: Path, tmp_path: Path, prefix: str) -> None:
     file = tmp_path / "theirs.pt"
     torch.save({f"{prefix}{name}": value for name, value in weights_of(trained).items()}, file)
-    record = listing.install(CHOSEN, file, tmp_path, NO_DATA)
+    record = weights.install(CHOSEN, file, tmp_path, NO_DATA)
     assert record == teachers.record_of(TASK, trained)  # the training set's moments are what ours was made with
     assert record == teachers.record_of(TASK, tmp_path)
-    kept = read_json(teachers.folder_of(TASK, tmp_path) / "teacher.json")
-    assert kept["weights"] == {"file": "theirs.pt", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    kept = teachers.kept_of(TASK, tmp_path)
+    assert kept is not None
+    assert kept.origin["weights"] == {"file": "theirs.pt", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     [line] = listing.lines(CHOSEN, tmp_path, NO_DATA, gpu=False)
     assert line.state == "from elsewhere"
 
@@ -100,15 +100,21 @@ def test_a_teacher_of_ours_brings_its_normalisation_with_it(trained: Path, tmp_p
     theirs = teachers.load(TASK, trained, CPU)
     theirs.mean += 0.25
     torch.save(theirs.state_dict(), tmp_path / "teacher.pt")
-    listing.install(CHOSEN, tmp_path / "teacher.pt", tmp_path, NO_DATA)
+    weights.install(CHOSEN, tmp_path / "teacher.pt", tmp_path, NO_DATA)
     assert torch.equal(teachers.load(TASK, tmp_path, CPU).mean, theirs.mean)
 
 
 def test_a_given_normalisation_is_the_teachers_own(trained: Path, tmp_path: Path) -> None:
     torch.save(weights_of(trained), tmp_path / "theirs.pt")
-    listing.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, listing.moments("0.5", "0.25"))
+    weights.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, weights.moments("0.5", "0.25"))
     teacher = teachers.load(TASK, tmp_path, CPU)
     assert (teacher.mean.item(), teacher.std.item()) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(("mean", "std"), [("0.5", "0"), ("0.5", "nan"), ("0.5", "inf"), ("nan", "1"), ("0.5", "-1")])
+def test_a_normalisation_that_makes_no_images_is_refused(mean: str, std: str) -> None:
+    with pytest.raises(UsageError, match="wanted finite numbers, those of --std above 0"):
+        weights.moments(mean, std)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +124,14 @@ def test_a_given_normalisation_is_the_teachers_own(trained: Path, tmp_path: Path
 )
 def test_half_a_normalisation_is_refused(mean: str | None, std: str | None) -> None:
     with pytest.raises(UsageError, match="wanted both, numbers such as"):
-        listing.moments(mean, std)
+        weights.moments(mean, std)
 
 
 def test_a_normalisation_of_another_number_of_channels_is_refused(trained: Path, tmp_path: Path) -> None:
     torch.save(weights_of(trained), tmp_path / "theirs.pt")
-    moments = listing.moments("0.5,0.5,0.5", "1,1,1")
+    moments = weights.moments("0.5,0.5,0.5", "1,1,1")
     with pytest.raises(UsageError, match="wanted 1 numbers each, given 3"):
-        listing.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, moments)
+        weights.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA, moments)
 
 
 def unfit(kind: str, weights: dict[str, Tensor]) -> object:
@@ -158,7 +164,7 @@ def test_weights_that_do_not_fit_are_told_in_one_line_and_leave_nothing(
     file = tmp_path / "theirs.pt"
     torch.save(unfit(kind, weights_of(trained)), file)
     with pytest.raises(UsageError) as error:
-        listing.install(CHOSEN, file, tmp_path, NO_DATA)
+        weights.install(CHOSEN, file, tmp_path, NO_DATA)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "teachers").exists()
@@ -167,9 +173,9 @@ def test_weights_that_do_not_fit_are_told_in_one_line_and_leave_nothing(
 def test_a_file_that_is_no_weights_and_a_place_that_is_taken_are_refused(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.pt").write_text("no weights")
     with pytest.raises(UsageError, match="cannot be read"):
-        listing.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA)
+        weights.install(CHOSEN, tmp_path / "theirs.pt", tmp_path, NO_DATA)
     with pytest.raises(UsageError, match=r"there is a teacher in .* already"):
-        listing.install(CHOSEN, tmp_path / "theirs.pt", trained, NO_DATA)
+        weights.install(CHOSEN, tmp_path / "theirs.pt", trained, NO_DATA)
 
 
 def test_every_task_has_a_recipe_and_every_expectation_a_teacher() -> None:
@@ -211,10 +217,10 @@ def test_the_command_checks_and_ends_with_1_where_one_is_wrong(
     command = ["teachers", "--task", "digits*", "--out", str(trained), "--check"]
     assert bench(*command) == 0
     assert "right" in capsys.readouterr().out
-    weights = teachers.folder_of(TASK, trained) / "teacher.pt"
-    state = torch.load(weights, weights_only=True)
-    state["mean"] += 0.1
-    torch.save(state, weights)
+    file = teachers.folder_of(TASK, trained) / "teacher.pt"
+    kept = torch.load(file, weights_only=True)
+    kept["weights"]["mean"] += 0.1
+    torch.save(kept, file)
     assert bench(*command) == 1
     assert "wrong" in capsys.readouterr().out
 

@@ -1,7 +1,7 @@
 """Teachers: made from the training split alone, always the same, known by a hash, and refused when they are not it."""
 
-import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,15 @@ import torch
 from support import CPU
 from torch import Tensor, nn
 
-from bench.boxes import teachers
+from bench.boxes import box, teachers
+from bench.boxes.box import Teacher
 from bench.boxes.recipes import RECIPES
-from bench.boxes.teachers import Teacher, TeacherRecord
 from bench.errors import UsageError
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.data.sources import Dataset, Split
 from bench.tasks.table import task_of
+from results.records import TeacherRecord
 
 TASK = task_of("digits-lenet")
 NO_DATA = Path("no-data")
@@ -56,15 +57,30 @@ def test_a_trained_teacher_knows_digits_and_its_accuracies_are_on_record(teacher
     assert record is not None
     teacher, digits = teachers.load(TASK, teacher_root, CPU), sources.load("digits", NO_DATA)
     assert record.hash == teachers.content_hash(teacher)
-    assert record.test_accuracy == teachers.accuracy(teacher, digits.test)
-    assert record.validation_accuracy == teachers.accuracy(teacher, digits.validation)
+    assert record.test_accuracy == box.accuracy(teacher, digits.test)
+    assert record.validation_accuracy == box.accuracy(teacher, digits.validation)
     assert record.test_accuracy > 0.8
 
 
-def test_the_recipe_and_the_task_are_kept_beside_the_weights(teacher_root: Path) -> None:
-    kept = json.loads((teachers.folder_of(TASK, teacher_root) / "teacher.json").read_text())
-    assert kept["recipe"]["epochs"] == 3
-    assert kept["task"]["dataset"] == "digits"
+def test_the_recipe_the_task_and_the_machine_are_kept_beside_the_weights(teacher_root: Path) -> None:
+    kept = teachers.kept_of(TASK, teacher_root)
+    assert kept is not None
+    assert kept.origin["recipe"]["epochs"] == 3
+    assert kept.origin["task"]["dataset"] == "digits"
+    assert kept.origin["machine"]["torch"] == torch.__version__
+
+
+def test_of_several_processes_that_want_a_teacher_one_trains_it_and_all_have_its_record(tmp_path: Path) -> None:
+    shares: list[float] = []
+
+    def train_and_note() -> TeacherRecord:
+        return train(tmp_path, shares.append)
+
+    with ThreadPoolExecutor(3) as pool:
+        records = [task.result() for task in [pool.submit(train_and_note) for _ in range(3)]]
+    assert len(shares) == 3, "the epochs of one training"
+    assert records == [teachers.record_of(TASK, tmp_path)] * 3
+    assert [file.name for file in teachers.folder_of(TASK, tmp_path).iterdir() if file.name != "lock"] == ["teacher.pt"]
 
 
 def test_a_teacher_that_was_not_trained_has_no_record_and_cannot_be_loaded(tmp_path: Path) -> None:
@@ -148,7 +164,7 @@ def test_the_teacher_normalises_by_the_moments_of_its_training_images(teacher_ro
     assert teacher.std.item() == pytest.approx(pixels.std().item(), rel=1e-5)
     images = torch.rand(5, 1, 8, 8)
     expected = teacher.network((images - pixels.mean()) / pixels.std()).softmax(dim=1)
-    torch.testing.assert_close(teachers.black_box(teacher)(images), expected)
+    torch.testing.assert_close(box.black_box(teacher)(images), expected)
 
 
 def test_each_channel_has_its_own_moments() -> None:
@@ -163,37 +179,43 @@ def test_a_loaded_teacher_is_frozen_and_in_eval_mode(teacher_root: Path) -> None
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     before = teachers.content_hash(teacher)
-    answer = teachers.black_box(teacher)(torch.rand(50, 1, 8, 8).requires_grad_())
+    answer = box.black_box(teacher)(torch.rand(50, 1, 8, 8).requires_grad_())
     assert not answer.requires_grad
     assert teachers.content_hash(teacher) == before
 
 
 def test_the_black_box_answers_with_probabilities(teacher_root: Path) -> None:
-    answer = teachers.black_box(teachers.load(TASK, teacher_root, CPU))(torch.rand(20, 1, 8, 8))
+    answer = box.black_box(teachers.load(TASK, teacher_root, CPU))(torch.rand(20, 1, 8, 8))
     assert answer.shape == (20, 10)
     assert answer.min() >= 0
     torch.testing.assert_close(answer.sum(dim=1), torch.ones(20))
 
 
+def change(folder: Path, **parts: object) -> None:
+    file = folder / "teacher.pt"
+    torch.save({**torch.load(file, weights_only=True), **parts}, file)
+
+
 def tampered(folder: Path) -> None:
-    weights = torch.load(folder / "teacher.pt", weights_only=True)
+    weights = torch.load(folder / "teacher.pt", weights_only=True)["weights"]
     weights["network.0.weight"][0, 0, 0, 0] += 1e-6
-    torch.save(weights, folder / "teacher.pt")
+    change(folder, weights=weights)
 
 
 def of_another_network(folder: Path) -> None:
     teacher = Teacher(networks.build("mlp", (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    torch.save(teacher.state_dict(), folder / "teacher.pt")
+    change(folder, weights=teacher.state_dict())
 
 
 def with_random_weights(folder: Path) -> None:
     teacher = Teacher(networks.build("lenet-bn", (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    torch.save(teacher.state_dict(), folder / "teacher.pt")
+    change(folder, weights=teacher.state_dict())
 
 
-def shorten(name: str, to: int) -> Callable[[Path], None]:
+def shorten(to: int) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
-        (folder / name).write_bytes((folder / name).read_bytes()[:to])
+        file = folder / "teacher.pt"
+        file.write_bytes(file.read_bytes()[:to])
 
     return spoil
 
@@ -202,12 +224,12 @@ SPOILERS: dict[str, Callable[[Path], object]] = {
     "one weight moved by a millionth": tampered,
     "random weights": with_random_weights,
     "another network": of_another_network,
-    "weights cut short": shorten("teacher.pt", 1000),
-    "no weights in the file": shorten("teacher.pt", 0),
-    "no file of weights": lambda folder: (folder / "teacher.pt").unlink(),
-    "no record": lambda folder: (folder / "teacher.json").unlink(),
-    "record cut short": shorten("teacher.json", 30),
-    "record of another make": lambda folder: (folder / "teacher.json").write_text('{"record": {"hash": "x"}}'),
+    "cut short": shorten(1000),
+    "empty": shorten(0),
+    "a record of another make": lambda folder: change(folder, record={"hash": "x"}),
+    "no record": lambda folder: torch.save({"schema": 2}, folder / "teacher.pt"),
+    "a state dict": lambda folder: torch.save(nn.Linear(2, 2).state_dict(), folder / "teacher.pt"),
+    "text": lambda folder: (folder / "teacher.pt").write_text("{}"),
 }
 
 
@@ -222,6 +244,14 @@ def test_a_teacher_that_is_not_the_one_on_record_is_refused_in_one_line_that_nam
     assert str(folder) in str(error.value)
     assert "delete the folder" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_teacher_that_a_newer_version_kept_is_named_and_left(folder: Path, tmp_path: Path) -> None:
+    change(folder, schema=99)
+    with pytest.raises(UsageError, match="has schema 99, this version reads 2: a newer bench wrote it"):
+        teachers.load(TASK, tmp_path, CPU)
+    with pytest.raises(UsageError, match="has schema 99"):
+        train(tmp_path)
 
 
 def test_the_hash_knows_names_shapes_values_and_buffers() -> None:
@@ -250,9 +280,9 @@ def test_accuracy_is_the_share_of_images_with_the_true_label() -> None:
     split = Split(torch.zeros(5, 1, 1, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 0, 1]))
     split.images[:, 0, 0, 0] = torch.tensor([255, 255, 0, 255, 0])  # class 0 where the first pixel is the brighter
     split.images[:, 0, 0, 1] = 255 - split.images[:, 0, 0, 0]
-    assert teachers.accuracy(nn.Flatten(), split) == pytest.approx(3 / 5)
+    assert box.accuracy(nn.Flatten(), split) == pytest.approx(3 / 5)
 
 
 def test_batches_of_any_size_predict_the_same(teacher_root: Path) -> None:
     teacher, images = teachers.load(TASK, teacher_root, CPU), sources.load("digits", NO_DATA).test.images
-    assert torch.equal(teachers.predict(teacher, images, batch_size=7), teachers.predict(teacher, images))
+    assert torch.equal(box.predict(teacher, images, batch_size=7), box.predict(teacher, images))

@@ -1,11 +1,9 @@
-"""Teachers: trained once by a fixed recipe, normalising inside themselves, known by the hash of their content."""
+"""Teachers: trained once by a fixed recipe, kept in one file, known by the hash of their content."""
 
 import hashlib
-import io
 import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.boxes.box import Teacher, accuracy
 from bench.boxes.recipes import Recipe, name_of, recipe_of
 from bench.errors import UsageError
+from bench.provenance import machine
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from methods.augment import augment
+from methods.pool import batches_in, batches_of
 from results.records import TeacherRecord
-from results.store import digest, read_json, write_bytes, write_json
+from results.store import digest, wait_for, write_with
+
+FILE = "teacher.pt"
+SCHEMA = 2
+NEWER = "a newer bench wrote it"
 
 
-class Teacher(nn.Module):
-    """A network behind its normalisation: float images N x C x H x W in [0, 1] -> logits N x K."""
+@dataclass(frozen=True)
+class Kept:
+    """teacher.pt, the one file of a teacher. origin: how it came about, its recipe or the file its weights are from."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+    record: TeacherRecord
+    weights: dict[str, Tensor]
+    origin: dict[str, Any]
 
 
 def folder_of(task: Task, root: Path) -> Path:
@@ -47,20 +44,42 @@ def folder_of(task: Task, root: Path) -> Path:
 
 
 def record_of(task: Task, root: Path) -> TeacherRecord | None:
-    """The record of the task's teacher, or None if it is not trained yet."""
-    path = folder_of(task, root) / "teacher.json"
-    return TeacherRecord(**read_json(path)["record"]) if path.exists() else None
+    """The record of the task's teacher, or None if it is not trained yet; its weights are not read."""
+    kept = kept_of(task, root)
+    return kept.record if kept else None
+
+
+def kept_of(task: Task, root: Path) -> Kept | None:
+    """What is kept of the task's teacher, or None; weights are mapped from the file and read where they are used.
+
+    Raises UsageError for a file that is not whole, not a teacher, or a newer version's.
+    """
+    file = folder_of(task, root) / FILE
+    if not file.exists():
+        return None
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        if content["schema"] > SCHEMA:
+            raise UsageError(f"teacher {file} has schema {content['schema']}, this version reads {SCHEMA}: {NEWER}")
+        return Kept(TeacherRecord(**content["record"]), content["weights"], content["origin"])
+    except UsageError:
+        raise
+    except Exception as error:  # torch lets whatever a broken file causes pass
+        told = f"teacher {file} cannot be read ({type(error).__name__})"
+        raise UsageError(f"{told}; delete the folder to train it again") from error
 
 
 def load(task: Task, root: Path, device: torch.device) -> Teacher:
     """The trained teacher, frozen, in eval mode; raises UsageError if its weights are not those on record."""
-    teacher, folder = untrained(task), folder_of(task, root)
+    kept, folder = kept_of(task, root), folder_of(task, root)
+    if kept is None:
+        raise UsageError(f"there is no teacher in {folder}; bench teachers trains it")
+    teacher = untrained(task)
     try:
-        record = record_of(task, root)
-        teacher.load_state_dict(torch.load(folder / "teacher.pt", map_location="cpu", weights_only=True))
+        teacher.load_state_dict(kept.weights)
     except Exception as error:
-        raise UsageError(f"teacher in {folder} cannot be read ({type(error).__name__}); delete the folder") from error
-    if record is None or content_hash(teacher) != record.hash:
+        raise UsageError(f"teacher in {folder} does not fit {task.teacher}; delete the folder") from error
+    if content_hash(teacher) != kept.record.hash:
         raise UsageError(f"teacher in {folder} is not the one on record; delete the folder to train it again")
     return teacher.eval().requires_grad_(False).to(device)
 
@@ -70,8 +89,16 @@ def train(
 ) -> TeacherRecord:
     """Train the task's teacher on the training split alone and keep it; `report` is told the share done.
 
-    The weights after the last epoch are kept: neither held-out split chooses anything.
+    The weights after the last epoch are kept: neither held-out split chooses anything. Of several processes one trains,
+    and the others wait for what it keeps: the first teacher is the teacher.
     """
+    with wait_for(folder_of(task, root)):
+        return record_of(task, root) or _train(task, root, data_folder, device, report)
+
+
+def _train(
+    task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[[float], None]
+) -> TeacherRecord:
     recipe = recipe_of(task)
     dataset = sources.load(task.dataset, data_folder)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -79,7 +106,7 @@ def train(
         teacher = untrained(task)
         teacher.mean, teacher.std = moments(dataset.train.images)
         _fit(teacher.to(device), dataset.train.to(device), recipe, report)
-    return keep(teacher, task, root, dataset, {"recipe": asdict(recipe)})
+    return keep(teacher, task, root, dataset, {"recipe": asdict(recipe), "machine": asdict(machine(device))})
 
 
 def untrained(task: Task) -> Teacher:
@@ -102,34 +129,15 @@ def examine(teacher: Teacher, dataset: sources.Dataset) -> TeacherRecord:
 def keep(teacher: Teacher, task: Task, root: Path, dataset: sources.Dataset, origin: dict[str, Any]) -> TeacherRecord:
     """Write a teacher with its record; origin: how it came about."""
     record = examine(teacher.eval().requires_grad_(False), dataset)
-    buffer = io.BytesIO()
-    torch.save(teacher.cpu().state_dict(), buffer)
-    folder = folder_of(task, root)
-    write_bytes(folder / "teacher.pt", buffer.getvalue())
-    write_json(folder / "teacher.json", {"record": asdict(record), **origin, "task": asdict(task)})
+    weights = {name: value.cpu().contiguous() for name, value in teacher.state_dict().items()}
+    content = {
+        "schema": SCHEMA,
+        "record": asdict(record),
+        "weights": weights,
+        "origin": {**origin, "task": asdict(task)},
+    }
+    write_with(folder_of(task, root) / FILE, lambda file: torch.save(content, file))
     return record
-
-
-def black_box(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The teacher as an oracle sees it: images in, probabilities N x K out, no gradient."""
-
-    def ask(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = teacher(images)
-            return logits.softmax(dim=1)
-
-    return ask
-
-
-@torch.no_grad()
-def predict(network: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
-    """Top-1 classes, int64 of N, of uint8 images N x C x H x W, by a network in eval mode."""
-    return torch.cat([network(batch.float().div(255)).argmax(dim=1) for batch in images.split(batch_size)])
-
-
-def accuracy(network: nn.Module, split: sources.Split) -> float:
-    """Share of the split on which the network has the true label."""
-    return (predict(network, split.images) == split.labels).double().mean().item()
 
 
 def content_hash(module: nn.Module) -> str:
@@ -160,12 +168,12 @@ def _fit(teacher: Teacher, train: sources.Split, recipe: Recipe, report: Callabl
         weight_decay=recipe.weight_decay,
         nesterov=True,
     )
-    steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    steps = recipe.epochs * batches_in(len(train), recipe.batch_size)
     teacher.train()
     step = 0
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(train), generator=rng, device=rng.device)
-        for index in order.split(recipe.batch_size):
+        for index in batches_of(order, recipe.batch_size):
             optimizer.param_groups[0]["lr"] = recipe.lr * _triangle((step + 1) / steps, peak=0.2)
             views = augment(train.images[index].float().div(255), recipe.augment, recipe.crop_padding, rng)
             with torch.autocast(train.images.device.type, torch.bfloat16, enabled=train.images.is_cuda):

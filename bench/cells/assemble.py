@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from bench.boxes import teachers
+from bench.boxes.box import black_box
 from bench.cells.cell import Cell
 from bench.cells.exam import Exam, exam_of, sealed
 from bench.cells.samples import Samples
@@ -49,7 +50,7 @@ def assemble(cell: Cell, root: Path, data_folder: Path, device: torch.device, sa
     method = METHODS[cell.method]
     config = method.Config.model_validate_json(cell.config)
     exam = exam_of(cell, dataset, teacher, root, device)
-    samples = Samples(teachers.black_box(teacher))
+    samples = Samples(black_box(teacher))
     oracle = Oracle(samples, cell.budget, shape=source.shape, classes=source.classes)
     # One seed for the weights, so that all methods start from the same student, another for the method.
     torch.manual_seed(cell.seed)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.boxes import teachers
+from bench.boxes.box import black_box, predict
 from bench.cells.cell import Cell
 from bench.errors import UsageError
 from bench.tasks.data import sources
@@ -32,7 +33,7 @@ class Exam:
 
     def measure(self, student: nn.Module) -> dict[str, float]:
         """Each figure of a student in eval mode, as the share of images that it has right."""
-        answers = teachers.predict(student, self.images)
+        answers = predict(student, self.images)
         return {name: (answers == right).double().mean().item() for name, right in self.right.items()}
 
 
@@ -55,7 +56,7 @@ def exam_of(cell: Cell, dataset: sources.Dataset, teacher: nn.Module, root: Path
     """The exam that the cell names. On a split, the teacher's own answers pass no meter."""
     if cell.exam in {"test", "validation"}:
         split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
-        return Exam(split.images, {"accuracy": split.labels, "agreement": teachers.predict(teacher, split.images)})
+        return Exam(split.images, {"accuracy": split.labels, "agreement": predict(teacher, split.images)})
     return _held_out(cell.exam, root, device)
 
 
@@ -70,7 +71,7 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     if _file(name, root).exists():
         return name
     budget = Budget(queries, "labels", inputs)
-    oracle = Oracle(teachers.black_box(teacher), budget, shape=source.shape, classes=source.classes)
+    oracle = Oracle(black_box(teacher), budget, shape=source.shape, classes=source.classes)
     images = to_8_bits(multiscale(queries, source.shape, SCALES, torch.Generator().manual_seed(SEED)))
     answers = torch.cat([oracle(batch) for batch in images.split(500)])
     kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}

@@ -19,6 +19,7 @@ def teachers(
 ) -> None:
     """Train the teachers that are missing, and list all."""
     from bench.boxes import listing
+    from bench.boxes import weights as from_elsewhere
     from bench.cli import show
     from bench.cli.asked import load_outside
     from bench.cli.work import console_of, work
@@ -33,7 +34,7 @@ def teachers(
     if not (check or dry_run):
         machine.check_writable()
     if weights is not None:
-        listing.install(chosen, weights, machine.out, machine.data, listing.moments(mean, std))
+        from_elsewhere.install(chosen, weights, machine.out, machine.data, from_elsewhere.moments(mean, std))
     elif not (check or dry_run):
         missing = listing.trainable(chosen, machine.out, machine.data, gpu=machine.gpu)
         decoding = data_jobs({of.dataset for of in missing.values()}, machine.data, outside)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench import strict_yaml
-from bench.boxes.teachers import black_box
+from bench.boxes.box import black_box
 from bench.errors import UsageError, one_line
 from budgets import Answers, Budget, BudgetExhausted, Oracle
 from methods.run import Run

@@ -3,10 +3,8 @@
 import fnmatch
 import hashlib
 import json
-import time
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,7 +27,7 @@ from bench.tasks.table import task_of
 from budgets import Budget
 from methods import METHODS
 from methods.search import Range, Space, including, space, value_at, with_values
-from results.store import Busy, lock
+from results.store import wait_for
 
 Objective = Literal["agreement", "transfer", "validation"]
 Sampler = Literal["tpe", "gp", "random"]
@@ -247,17 +245,6 @@ def put_back(searched: optuna.Study, trial: FrozenTrial) -> None:
     # Those it was queued with are not among its own until it has asked for them.
     values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     searched.enqueue_trial(values, user_attrs={"deaths": deaths})
-
-
-def wait_for(folder: Path) -> ExitStack:
-    """The lock of the folder, once whoever holds it lets it go."""
-    held = ExitStack()
-    while True:
-        try:
-            held.enter_context(lock(folder))
-            return held
-        except Busy:
-            time.sleep(0.05)
 
 
 def _storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:

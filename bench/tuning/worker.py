@@ -24,10 +24,10 @@ from bench.cells.cell import Cell
 from bench.cells.run import CellFailed, Interrupted, Stopped, run_cell
 from bench.contract import plugins
 from bench.executors.jobs import Job
-from bench.tuning.study import Places, Study, counted, finished, open_study, put_back, wait_for
+from bench.tuning.study import Places, Study, counted, finished, open_study, put_back
 from methods.search import Choice, Space
 from results.records import Failure, read
-from results.store import Busy, is_held, lock, read_json, state_of
+from results.store import Busy, is_held, lock, read_json, state_of, wait_for
 
 SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
