@@ -23,11 +23,12 @@ from optuna.storages.journal import JournalFileBackend
 from support import CPU, QUICK, bench, digits_cell
 from torch import Tensor
 
-from bench.cells import exam, run
+from bench.cells import assemble, exam
 from bench.cells.run import CellFailed, run_cell
 from bench.errors import UsageError
 from bench.grids import definition as grids
 from bench.grids.definition import Grid
+from bench.grids.plan import plan, runs_of
 from bench.tasks.data import sources
 from bench.tuning import outcome as outcomes
 from bench.tuning import study as studies
@@ -56,7 +57,7 @@ def study(
         answers=METHODS[method].ANSWERS[:1],
         seeds=[0],
     )
-    (item,) = grids.plan(definition, root, NO_DATA, gpu=False)
+    (item,) = plan(runs_of(definition), root, NO_DATA, gpu=False)
     return studies.study_of(item, terms or Terms(held_out=50), list(settings), None, Places(root, NO_DATA))
 
 
@@ -143,7 +144,7 @@ def test_a_trial_that_reads_the_test_split_fails(trained: Path, monkeypatch: pyt
     def peek(_: Any, dataset: sources.Dataset, *__: Any) -> exam.Exam:
         return exam.Exam(dataset.test.images, {"accuracy": dataset.test.labels})
 
-    monkeypatch.setattr(run, "exam_of", peek)
+    monkeypatch.setattr(assemble, "exam_of", peek)
     searched = search(study(trained), trained, 1)
     (trial,) = searched.trials
     assert trial.state.name == "FAIL"
@@ -292,9 +293,9 @@ def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken_for_dead(
 
     def ends_and_lets_go(_: Path) -> bool:
         searched.tell(ending, 0.5)
-        return True
+        return False
 
-    monkeypatch.setattr(workers, "is_free", ends_and_lets_go)
+    monkeypatch.setattr(workers, "is_held", ends_and_lets_go)
     workers._Worker(searching, searched, 2, places, CPU, lambda *_: None)._bury_the_dead()
     assert states(searched) == ["COMPLETE"]
 
@@ -424,7 +425,7 @@ def test_tuned_settings_are_measured_at_last_and_a_grid_can_name_them(
         "description: tuned\ntasks: [digits-lenet]\nbudgets: [100]\nanswers: [labels]\nseeds: 3\n"
         f"methods:\n  best: {{method: noise, config: runs/studies/{folder.name}/best.yaml}}\n"
     )
-    (item, *_) = grids.plan(grids.load("g.yaml")[1], home / "runs", NO_DATA, gpu=False)
+    (item, *_) = plan(runs_of(grids.load("g.yaml")[1]), home / "runs", NO_DATA, gpu=False)
     assert json.loads(item.config) == written["config"]
     assert item.state == "done", "the last measurement ran this very cell"
 
@@ -450,7 +451,7 @@ def test_a_grid_is_tuned_with_the_same_trials_for_each_method(home: Path, capsys
         (["noise", "--task", "digits-lenet", "--budget", "0"], "budget '0': wanted a whole number"),
         (["noise", *TASK, "--set", "recipe.lrr=1"], "unknown key 'recipe.lrr'"),
         (["noise", *TASK, "--answers", "logits"], "answers.0: Input should be 'labels' or 'probs', given 'logits'"),
-        (["noise", *TASK, "--trials", "0"], "trials 0"),
+        (["noise", *TASK, "--trials", "0"], "Invalid value for '--trials'"),
         (["noise", *TASK, "--objective", "accuracy"], "unknown objective 'accuracy'"),
         (["noise", *TASK, "--objective", "transfer"], "transfer, and no other, wants a proxy task"),
         (["noise", *TASK, "--objective", "transfer", "--proxy", "digits-lenet"], "wanted a task other than"),
