@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, object]] = {
         "generator_width": 4,
         "latent": 8,
         "crop_padding": 1,
+        "least_kept": 0.25,
         "passes": 2,
         "final_rounds": 2,
     },
