@@ -64,20 +64,21 @@ def _complaints(method: ModuleType, settings: dict[str, Any], answers: Answers) 
         return Trial(method, settings, Budget(queries, answers, inputs), **how)
 
     short, long, one, rounded = play(), play(MORE), play(1), play(inputs="uint8")
-    for trial in (short, long, one, rounded):
-        inputs = ", uint8 inputs" if trial is rounded else ""
-        for claim in CLAIMS if trial.error is None else (runs,):
-            if complaint := claim(trial):
-                yield f"{answers}, {trial.budget.queries} queries{inputs}", complaint
+    for claim in CLAIMS:
+        for trial in (short, long, one, rounded):
+            if (complaint := claim(trial)) and (trial.error is None or claim is runs):
+                yield str(trial), complaint
+                break
     if short.error or long.error:
         return  # of runs that broke off no two can be compared
+    if complaint := same_seed_same_student(short, play(), play(seed=1)):
+        yield answers, complaint
+        return  # nor those of which no two are the same
     whole = short if short.rounds > max(KILLS) else long
-    comparisons = (
-        same_seed_same_student(short, play(), play(seed=1)),
-        resumes_where_it_was(whole, play(whole.budget.queries, kills=KILLS)),
-        anytime_means_anytime(short, long) if method.PROTOCOL == "anytime" else None,
-    )
-    yield from ((answers, complaint) for complaint in comparisons if complaint)
+    if complaint := resumes_where_it_was(whole, play(whole.budget.queries, kills=KILLS)):
+        yield answers, complaint
+    if method.PROTOCOL == "anytime" and (complaint := anytime_means_anytime(short, long)):
+        yield answers, complaint
 
 
 def describe(method: ModuleType) -> list[str]:
@@ -171,6 +172,7 @@ def leaves_the_seed_alone(trial: Trial) -> Complaint:
 
 
 CLAIMS: tuple[Callable[[Trial], Complaint], ...] = (
+    runs,
     yields_rounds,
     yields_figures,
     ends,

@@ -86,6 +86,11 @@ class Trial:
             self._play()
             self.reseeded = not kills and torch.initial_seed() != seed
 
+    def __str__(self) -> str:
+        """The terms it was played under."""
+        inputs = "" if self.budget.inputs == "float" else f", {self.budget.inputs} inputs"
+        return f"{self.budget.answers}, {self.budget.queries} queries{inputs}"
+
     @property
     def rounds(self) -> int:
         """How many it completed."""
