@@ -8,6 +8,8 @@ A method module has
   `"other"`: images of another data set);
 - `PROTOCOL`: `"anytime"` if its student after B queries does not depend on how many will follow, so
   that one run gives the whole curve, else `"per_budget"`;
+- `RESULTS`: the version of its results, raised by hand when a change makes any of them differ; a method from
+  outside needs none, its version is a hash of its code;
 - `Config`: its settings, frozen and typed, each default from one named table or script;
 - `distill(oracle, student, config, run)`: a generator that trains `student` in place and yields a few
   figures after each round. It holds no test data, clock, logger, seed or query count: the oracle,

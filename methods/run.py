@@ -59,6 +59,14 @@ class Run:
         self.rng.set_state(self._saved["rng"].cpu())  # generators of any device keep their state on the CPU
         self._saved = None
 
+    def check_resumed(self) -> None:
+        """RuntimeError if the run was resumed and its state is still not put back; the runner asks after each round."""
+        if self._saved is not None:
+            raise RuntimeError(
+                "a resumed run went on without its state: name what survives a round with one call of "
+                "run.track(...), before the first query"
+            )
+
     def show(self, **networks: nn.Module) -> None:
         """Name networks to be measured beside the student and shown apart from it, once, after `track`.
 

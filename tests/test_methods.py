@@ -1,9 +1,13 @@
 """What every method must keep to, whatever it does inside."""
 
 import pytest
+import torch
+from support import CPU, make_run
+from torch import nn
 
 from bench.contract.check import check
 from methods import METHODS
+from methods.run import Run
 
 # Settings small enough for a test, for the methods whose defaults are made for larger images and budgets.
 SMALL: dict[str, dict[str, object]] = {
@@ -38,6 +42,7 @@ SMALL: dict[str, dict[str, object]] = {
         "generator_width": 4,
         "latent": 8,
         "crop_padding": 1,
+        "least_kept": 0.25,
         "passes": 2,
         "final_rounds": 2,
     },
@@ -65,3 +70,14 @@ def test_a_method_keeps_to_the_contract(name: str) -> None:
 def test_an_unknown_setting_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no_such_setting"):
         METHODS[name].Config(no_such_setting=1)
+
+
+def test_a_resumed_run_that_is_not_put_back_is_told_what_to_do() -> None:
+    run, part = make_run(), nn.Linear(1, 1)
+    run.track(part=part)
+    run.check_resumed()
+    resumed = Run(CPU, torch.manual_seed(9), saved=run.state_dict())
+    with pytest.raises(RuntimeError, match=r"with one call of run\.track\(\.\.\.\), before the first query$"):
+        resumed.check_resumed()
+    resumed.track(part=part)
+    resumed.check_resumed()

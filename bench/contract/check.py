@@ -1,99 +1,25 @@
 """The contract of a method, as checks that say in plain words what is wrong. Tests hold every method here to it."""
 
-import copy
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
 
+import methods
 from bench import strict_yaml
-from bench.boxes.box import black_box
+from bench.contract.plugins import faults
+from bench.contract.trial import MOST_ROUNDS, Complaint, Trial
 from bench.errors import UsageError, one_line
-from budgets import Answers, Budget, BudgetExhausted, Oracle
-from methods.run import Run
+from budgets import Answers, Budget, Inputs, Oracle
 
-SHAPE, CLASSES, QUERIES = (1, 8, 8), 4, 97
-MOST_ROUNDS = 5_000  # more, within a budget of a hundred queries, is a method that does not end
-
-Complaint = str | None
-
-
-class StillAsking(BaseException):
-    """Ends a method that asks on after its budget is exhausted; no `except Exception` of its own holds it."""
-
-
-class WatchedOracle(Oracle):
-    """An oracle that notes the sizes of the batches it answered, and how often it had to refuse."""
-
-    batches: list[int]
-    refused: int
-
-    def __call__(self, images: Tensor) -> Tensor:
-        try:
-            answers = super().__call__(images)
-        except BudgetExhausted as end:
-            self.refused += 1
-            if self.refused > 3:
-                raise StillAsking from end
-            raise
-        self.batches.append(len(images))
-        return answers
-
-
-class Trial:
-    """One run of a method on a small teacher, with all that the checks look at afterwards.
-
-    seen: images that the teacher was shown, through the oracle or round it.
-    """
-
-    def __init__(
-        self, method: ModuleType, settings: dict[str, Any], answers: Answers, queries: int = QUERIES, seed: int = 0
-    ) -> None:
-        self.method, self.seen, self.rounds = method, 0, 0
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.teacher, self.student = _teacher(), _student()
-            self.teacher_before = copy.deepcopy(self.teacher.state_dict())
-            self.teacher.register_forward_hook(self._see)
-            self.oracle = WatchedOracle(black_box(self.teacher), Budget(queries, answers), shape=SHAPE, classes=CLASSES)
-            self.oracle.batches, self.oracle.refused = [], 0
-            self.data = None if method.DATA == "none" else torch.rand(400, *SHAPE)
-            self.data_before = copy.deepcopy(self.data)
-            self._play(settings, Run(torch.device("cpu"), torch.manual_seed(seed), data=self.data))
-
-    def weights(self) -> Tensor:
-        """All of the student's weights and buffers in one vector."""
-        return torch.cat([value.flatten().double() for value in self.student.state_dict().values()])
-
-    def _play(self, settings: dict[str, Any], run: Run) -> None:
-        """As the runner does it: round after round until the method or its budget ends."""
-        try:
-            for _ in self.method.distill(self.oracle, self.student, self.method.Config(**settings), run):
-                self.rounds = run.round = run.round + 1
-                if self.rounds > MOST_ROUNDS:
-                    break
-        except (BudgetExhausted, StillAsking):
-            pass
-
-    def _see(self, _: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
-        self.seen += len(inputs[0])
-
-
-def _teacher() -> nn.Module:
-    """A linear classifier at a scale where it meets all its classes."""
-    layer = nn.Linear(64, CLASSES, bias=False)
-    nn.init.normal_(layer.weight, 0, 0.5)
-    return nn.Sequential(nn.Flatten(), layer)
-
-
-def _student() -> nn.Module:
-    """A convolution, batch norm and a linear layer: enough to have weights, buffers and modes."""
-    convolution = nn.Conv2d(1, 4, 3, padding=1, stride=2)
-    return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, CLASSES))
+QUERIES = 97  # no whole number of batches
+MORE = 300  # whole batches, three times as many
+KILLS = (1, 2, 3)
 
 
 def parse_settings(method: ModuleType, given: Iterable[str]) -> dict[str, Any]:
@@ -107,6 +33,8 @@ def parse_settings(method: ModuleType, given: Iterable[str]) -> dict[str, Any]:
         place = settings
         for name in outer:
             place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"setting {text!r}: {name} is a value, wanted a group of settings")
         place[key] = strict_yaml.parse(value, f"setting {text!r}")
     try:
         method.Config(**settings)
@@ -118,40 +46,66 @@ def parse_settings(method: ModuleType, given: Iterable[str]) -> dict[str, Any]:
 def check(method: ModuleType, settings: dict[str, Any] | None = None) -> list[str]:
     """What is wrong with a method, each complaint one sentence; empty if it keeps to the contract.
 
-    settings: of its Config, small enough for a budget of a hundred queries on 8 x 8 pixels.
+    settings: of its Config, small enough for a budget of a few hundred queries on 8 x 8 pixels.
     """
-    chosen = settings or {}
-    complaints = describe(method)
+    if unusable := faults(method):
+        return unusable
+    found: dict[str, str] = {}  # complaint -> where it was met first
     for answers in method.ANSWERS:
-        for queries in (QUERIES, 2 * QUERIES + 6, 1):
-            trial = Trial(method, chosen, answers, queries)
-            complaints += [f"{answers}, {queries} queries: {text}" for claim in CLAIMS if (text := claim(trial))]
-        complaints += [f"{answers}: {text}" for text in same_seed_same_student(method, chosen, answers)]
-    return list(dict.fromkeys(complaints))
+        for where, complaint in _complaints(method, settings or {}, answers):
+            found.setdefault(complaint, where)
+    return [*describe(method), *(f"{where}: {complaint}" for complaint, where in found.items())]
+
+
+def _complaints(method: ModuleType, settings: dict[str, Any], answers: Answers) -> Iterator[tuple[str, str]]:
+    """Under which terms a claim does not hold, and the complaint."""
+
+    def play(queries: int = QUERIES, inputs: Inputs = "float", **how: Any) -> Trial:
+        return Trial(method, settings, Budget(queries, answers, inputs), **how)
+
+    short, long, one, rounded = play(), play(MORE), play(1), play(inputs="uint8")
+    for claim in CLAIMS:
+        for trial in (short, long, one, rounded):
+            if (complaint := claim(trial)) and (trial.error is None or claim is runs):
+                yield str(trial), complaint
+                break
+    if short.error or long.error:
+        return  # of runs that broke off no two can be compared
+    if complaint := same_seed_same_student(short, play(), play(seed=1)):
+        yield answers, complaint
+        return  # nor those of which no two are the same
+    whole = short if short.rounds > max(KILLS) else long
+    if complaint := resumes_where_it_was(whole, play(whole.budget.queries, kills=KILLS)):
+        yield answers, complaint
+    if method.PROTOCOL == "anytime" and (complaint := anytime_means_anytime(short, long)):
+        yield answers, complaint
 
 
 def describe(method: ModuleType) -> list[str]:
     """What its docstrings and constants lack."""
     documentation = method.__doc__ or ""
+    ours = Path(method.__file__ or "").parent == Path(methods.__file__).parent
+    results = getattr(method, "RESULTS", None)
     wanted = {
         f"the docstring has no paragraph '{heading}'": heading in documentation
         for heading in ("Differs from the paper:", "Differs from the released code:")
     }
     wanted |= {
-        f"ANSWERS is {method.ANSWERS!r}: wanted some of 'labels', 'probs'": bool(method.ANSWERS)
-        and set(method.ANSWERS) <= {"labels", "probs"},
-        f"DATA is {method.DATA!r}: wanted 'none', 'train' or 'other'": method.DATA in {"none", "train", "other"},
-        f"PROTOCOL is {method.PROTOCOL!r}: wanted 'anytime' or 'per_budget'": method.PROTOCOL
-        in {"anytime", "per_budget"},
+        f"RESULTS is {results!r}: wanted a whole number, 1 or more, raised by hand when its results change": not ours
+        or (type(results) is int and results >= 1),
         "Config has no docstring that says where its defaults come from": bool((method.Config.__doc__ or "").strip()),
         "Config takes unknown settings: wanted extra='forbid'": method.Config.model_config.get("extra") == "forbid",
         "Config can be changed: wanted frozen=True": bool(method.Config.model_config.get("frozen")),
     }
-    return [complaint for complaint, met in wanted.items() if not met]
+    return [*faults(method), *(complaint for complaint, met in wanted.items() if not met)]
+
+
+def runs(trial: Trial) -> Complaint:
+    return trial.error
 
 
 def yields_rounds(trial: Trial) -> Complaint:
-    if trial.rounds or trial.oracle.budget.queries < QUERIES:
+    if trial.rounds or trial.budget.queries < QUERIES:
         return None
     return "it never yields, so its student can never be measured"
 
@@ -203,8 +157,24 @@ def leaves_its_images_alone(trial: Trial) -> Complaint:
     return "it changes the images it was given (run.data): work on a copy"
 
 
+def yields_figures(trial: Trial) -> Complaint:
+    return trial.odd
+
+
+def leaves_its_surroundings_alone(trial: Trial) -> Complaint:
+    if not trial.changed:
+        return None
+    return f"it changes {' and '.join(trial.changed)} and leaves it so: put back what others share, before each yield"
+
+
+def leaves_the_seed_alone(trial: Trial) -> Complaint:
+    return "it seeds torch's global generator: the runner has done so, from the cell's seed" if trial.reseeded else None
+
+
 CLAIMS: tuple[Callable[[Trial], Complaint], ...] = (
+    runs,
     yields_rounds,
+    yields_figures,
     ends,
     lets_the_budget_end_it,
     spends_its_budget,
@@ -212,17 +182,42 @@ CLAIMS: tuple[Callable[[Trial], Complaint], ...] = (
     holds_no_teacher,
     leaves_the_teacher_alone,
     leaves_its_images_alone,
+    leaves_its_surroundings_alone,
+    leaves_the_seed_alone,
 )
 
 
-def same_seed_same_student(method: ModuleType, settings: dict[str, Any], answers: Answers) -> list[str]:
-    """The complaints of a method that is random beyond its seed, or not random at all."""
-    first, again, other = (Trial(method, settings, answers, seed=seed).weights() for seed in (0, 0, 1))
-    if not torch.equal(first, again):
-        return ["the same seed gives another student: pass generator=run.rng to every random call"]
-    if torch.equal(first, other):
-        return ["another seed gives the same student: its randomness does not come from run.rng"]
-    return []
+def same_seed_same_student(first: Trial, again: Trial, other: Trial) -> Complaint:
+    """Of two runs with one seed and one with another."""
+    if not torch.equal(first.weights(), again.weights()):
+        return "the same seed gives another student: pass generator=run.rng to every random call"
+    if torch.equal(first.weights(), other.weights()):
+        return "another seed gives the same student: its randomness does not come from run.rng"
+    return None
+
+
+def resumes_where_it_was(unbroken: Trial, killed: Trial) -> Complaint:
+    """Of a run and one like it that died on its way and was resumed."""
+    if killed.error:
+        return f"killed between two rounds and resumed, {killed.error}"
+    for number, (wanted, got) in enumerate(zip_longest(unbroken.after, killed.after), start=1):
+        if not (wanted and got and wanted[0] == got[0] and torch.equal(wanted[1], got[1])):
+            return (
+                f"killed between two rounds and resumed, it differs from round {number} on: name all that survives "
+                "a round with run.track(...)"
+            )
+    return None
+
+
+def anytime_means_anytime(short: Trial, long: Trial) -> Complaint:
+    """Of two runs of which one has a larger budget."""
+    within = [weights for spent, weights in long.after if spent <= short.budget.queries]
+    if not within or not short.after or torch.equal(within[-1], short.after[-1][1]):
+        return None
+    return (
+        f"its student after {short.budget.queries} queries is another one when {long.budget.queries} are to be had: "
+        "wanted PROTOCOL = 'per_budget'"
+    )
 
 
 def _reaches(places: list[Any], target: object, but: object) -> bool:
