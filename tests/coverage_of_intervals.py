@@ -29,6 +29,7 @@ Rows = list[tuple[str, ...]]
 POPULATIONS = ("equal spreads", "unequal spreads", "skewed")
 SIZES = [(tasks, seeds) for tasks in (1, 4, 14) for seeds in (3, 5)]
 APART = (0.0, 1.0, 3.0)  # how far one method is above the other, in standard deviations
+ABOVE = (3, 5, 10)
 COMPARED = [(methods, seeds) for methods in (2, 6, 14) for seeds in (3, 5)]
 RESAMPLES = 499
 
@@ -125,6 +126,15 @@ def told_apart(correct: Callable[[Floats], Floats], methods: int, seeds: int, dr
     return float(np.mean([(correct(generator.normal(size=(methods, seeds))) < 0.05).any() for _ in range(draws)]))
 
 
+def seen(apart: float, methods: int, seeds: int, draws: int) -> float:
+    """The share of methods told apart from one that is so many standard deviations above all the others."""
+    generator = np.random.default_rng(0)
+    above = np.zeros((methods, 1))
+    above[0] = apart
+    columns = (above + generator.normal(size=(methods, seeds)) for _ in range(draws))
+    return float(np.mean([(over_all_pairs(samples)[1:] < 0.05).mean() for samples in columns]))
+
+
 def over_all_pairs(samples: Floats) -> Floats:
     return against_best(samples.mean(-1), [spread(sample) for sample in samples], [samples.shape[-1]] * len(samples))
 
@@ -178,6 +188,13 @@ def ranking_rows(draws: int) -> Rows:
     return rows
 
 
+def power_rows(draws: int) -> Rows:
+    rows: Rows = [("methods x seeds", *(f"{apart} above" for apart in ABOVE))]
+    for size in COMPARED:
+        rows.append(("{} x {}".format(*size), *(f"{seen(apart, *size, draws):.2f}" for apart in ABOVE)))
+    return rows
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
@@ -188,6 +205,7 @@ def main(draws: int = 2000) -> None:
         ("Coverage of 95 % intervals for the IQM over tasks", iqm_rows),
         ("Coverage of 95 % intervals for the probability of improvement", improvement_rows),
         ("Columns of equal methods in which one lacks its †", ranking_rows),
+        ("Methods told apart from one that is so many standard deviations above them", power_rows),
     ):
         print(f"{title}, {draws:,} draws:\n\n{markdown(rows(draws))}\n", flush=True)
 
