@@ -1,9 +1,9 @@
-"""Over tasks: what methods reach of their teachers' accuracy, and how often one is above another.
+"""Over tasks: what methods reach between chance and their teachers, and how often one is above another.
 
 After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.report.style import RANKED, REFERENCE
-from results.statistics import Floats, improvement_interval, iqm, iqm_interval, probability_of_improvement
+from results.records import RANKED, REFERENCE, TaskParts
+from results.statistics import Floats, improvement_interval, iqm_interval, iqm_of_tasks, probability_of_improvement
 
 ALL = "all data sets"
 SCOPE = ["answers", "inputs", "over", "budget"]
-SHARES = [*SCOPE, "method", "role", "iqm", "low", "high", "tasks", "n", "left_out"]
+SCORES = [*SCOPE, "method", "role", "iqm", "low", "high", "tasks", "n", "left_out"]
 IMPROVEMENTS = [*SCOPE, "method", "other", "probability", "low", "high", "tasks"]
+WHOLE = ["budget", "tasks", "n"]  # columns of whole numbers
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Methods at one budget over the tasks that all the ranked ones have.
 
-    scope: answers, inputs, data set or ALL, budget. strata: label -> task by task, accuracy / the teacher's, one
-    value a seed. left_out: the tasks, or the methods in no ranking, that others could not be compared on.
+    scope: answers, inputs, data set or ALL, budget. strata: label -> task by task, scores, one value a seed.
+    left_out: the tasks, or the methods in no ranking, that others could not be compared on.
     """
 
     scope: tuple[Any, ...]
@@ -35,37 +36,35 @@ class Comparison:
 
 
 def comparisons(
-    points: pd.DataFrame, teachers: dict[str, float], datasets: dict[str, str], roles: dict[str, str]
+    points: pd.DataFrame, teachers: Mapping[str, float], tasks: Mapping[str, TaskParts], roles: Mapping[str, str]
 ) -> Iterator[Comparison]:
     """One for each track, data set (and all together, if there are several) and listed budget.
 
-    datasets: task -> its data set; a task that is not there counts for itself.
+    teachers: task -> the teacher's test accuracy. tasks: what is known of each task in the points.
     """
     listed = points[points["listed"]]
-    listed = listed.assign(share=listed["accuracy"] / listed["task"].map(teachers))
-    listed = listed.assign(over=listed["task"].map(lambda task: datasets.get(task, task)))
+    listed = listed.assign(score=_score(listed, teachers, tasks))
+    listed = listed.assign(over=listed["task"].map(lambda task: tasks[task].dataset))
     if listed["over"].nunique() > 1:
         listed = pd.concat([listed.assign(over=ALL), listed])
     for scope, group in listed.groupby(SCOPE, sort=False):
-        cells = group.groupby(["method", "task"], sort=False)["share"]
-        seeds: dict[Any, Floats] = {key: rows.to_numpy() for key, rows in cells}
+        cells = group.groupby(["method", "task"], sort=False)["score"]
+        seeds: dict[Any, Floats] = {key: rows.to_numpy(dtype=float) for key, rows in cells}
         yield _compare(scope, seeds, roles)
 
 
-def shares(compared: list[Comparison], roles: dict[str, str], generator: np.random.Generator) -> pd.DataFrame:
-    """IQM over tasks and seeds of accuracy / teacher accuracy, with a 95 % interval for 3 seeds a task or more."""
+def scores(compared: list[Comparison], roles: Mapping[str, str]) -> pd.DataFrame:
+    """IQM over tasks of the mean score over seeds, with a 95 % interval for 3 seeds a task or more. n: of all seeds."""
     rows = []
     for comparison in compared:
         for label, strata in comparison.strata.items():
-            enough = min(map(len, strata)) >= 3
-            low, high = iqm_interval(strata, generator) if enough else (float("nan"), float("nan"))
-            values = np.concatenate(strata)
-            figures = (label, roles[label], float(iqm(values)), low, high, comparison.tasks, len(values))
-            rows.append((*comparison.scope, *figures, comparison.left_out))
-    return pd.DataFrame(rows, columns=SHARES)
+            low, high = iqm_interval(strata)
+            figures = (label, roles[label], iqm_of_tasks(strata), low, high)
+            rows.append((*comparison.scope, *figures, comparison.tasks, sum(map(len, strata)), comparison.left_out))
+    return pd.DataFrame(rows, columns=SCORES).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
-def improvements(compared: list[Comparison], roles: dict[str, str], generator: np.random.Generator) -> pd.DataFrame:
+def improvements(compared: list[Comparison], roles: Mapping[str, str]) -> pd.DataFrame:
     """Probability that the first of two methods is above the other: each pair with a ranked one, no references."""
     rows = []
     for comparison in compared:
@@ -75,21 +74,28 @@ def improvements(compared: list[Comparison], roles: dict[str, str], generator: n
             if roles[label] != RANKED:
                 continue
             pair = comparison.strata[label], comparison.strata[other]
-            enough = min(map(len, [*pair[0], *pair[1]])) >= 3
-            low, high = improvement_interval(*pair, generator) if enough else (float("nan"), float("nan"))
-            figures = (label, other, float(probability_of_improvement(*pair)), low, high, comparison.tasks)
-            rows.append((*comparison.scope, *figures))
-    return pd.DataFrame(rows, columns=IMPROVEMENTS)
+            figures = (label, other, probability_of_improvement(*pair), *improvement_interval(*pair))
+            rows.append((*comparison.scope, *figures, comparison.tasks))
+    return pd.DataFrame(rows, columns=IMPROVEMENTS).astype({"budget": "Int64", "tasks": "Int64"})
 
 
-def _compare(scope: tuple[Any, ...], seeds: dict[Any, Floats], roles: dict[str, str]) -> Comparison:
+def _score(points: pd.DataFrame, teachers: Mapping[str, float], tasks: Mapping[str, TaskParts]) -> "pd.Series[Any]":
+    """Where an accuracy stands between chance, 0, and the teacher, 1; NaN where no teacher is above chance."""
+    chance = points["task"].map(lambda task: 1 / tasks[task].classes).astype(float)
+    above = points["task"].map(teachers).astype(float) - chance
+    return (points["accuracy"] - chance) / above.where(above > 0)
+
+
+def _compare(scope: tuple[Any, ...], seeds: dict[Any, Floats], roles: Mapping[str, str]) -> Comparison:
     labels, tasks = (list(dict.fromkeys(key[axis] for key in seeds)) for axis in (0, 1))
     leading = [label for label in labels if roles[label] == RANKED] or labels
-    common = [task for task in tasks if all((label, task) in seeds for label in leading)]
+    lacks = {task: [label for label in leading if (label, task) not in seeds] for task in tasks}
+    for (_, task), values in seeds.items():
+        if np.isnan(values).any():
+            lacks[task] = ["no teacher above chance"]
+    common = [task for task in tasks if not lacks[task]]
     full = [label for label in labels if all((label, task) in seeds for task in common)] if common else []
-    lacks = [
-        f"{task} ({', '.join(x for x in leading if (x, task) not in seeds)})" for task in tasks if task not in common
-    ]
-    lacks += [label for label in labels if common and label not in full]
+    left_out = [f"{task} ({', '.join(lacks[task])})" for task in tasks if lacks[task]]
+    left_out += [label for label in labels if common and label not in full]
     strata = {label: [seeds[label, task] for task in common] for label in full}
-    return Comparison(scope, strata, len(common), "; ".join(lacks))
+    return Comparison(scope, strata, len(common), "; ".join(left_out))

@@ -1,16 +1,18 @@
 """Tidy frames of a run: one row a run, one row a point, one row a mean over seeds."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from results.records import Entry, Point, RunRecord, Versions, plain, read
+from results.records import RANKED, Entry, Point, RunRecord, Versions, plain, read
 from results.statistics import area_over_log, half_width, queries_to_reach, spread
 from results.store import CellState, state_of
 
-SETTING = ["task", "answers", "inputs", "method"]
+TRACK = ["task", "answers", "inputs"]
+SETTING = [*TRACK, "method"]
 MEASURED = ["accuracy", "spread", "n", "low", "high", "agreement", "agreement_spread", "optimistic"]
 MEASURED += ["queries", "distinct", "claimed", "optimistic_spread"]
 MEASURED += ["agreement_low", "agreement_high", "optimistic_low", "optimistic_high"]
@@ -18,6 +20,9 @@ POINT = {"budget", "round", "spent", "distinct", "figures", "accuracy", "agreeme
 TOTALS = ["spent", "distinct", "rounds", "seconds"]
 MACHINE = ["device", "threads", "precision", "commit", "torch"]
 WHOLE = ["seed", "budget", "spent", "distinct", "rounds", "threads"]  # numbers that are counted, never measured
+OF_POINT = [*SETTING, "kind", "data", "protocol", "cell", "listed"]
+COUNTED = ["seed", "budget", "queries", "distinct", "claimed", "round"]
+MEASURES = ["accuracy", "agreement", "optimistic"]
 TARGETS = (0.5, 0.75, 0.9)
 
 
@@ -37,43 +42,21 @@ def cells(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataF
 def points(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataFrame:
     """One row for each budget that a finished run answers for.
 
-    budget: the budget that was asked about; `listed` where the grid names it, the others lie between.
+    budget: the budget that was asked about; `listed` where the grid names it for any seed, the others lie between.
     queries: what the student had cost at its last round within that budget. claimed: the images its
     method had made for it, which is what papers that count images and not questions report.
-    optimistic: the best accuracy on test data at any point so far, which no one could have chosen.
-    Whatever else a point has is carried over, such as `accuracy_ensemble`: a part that a method shows apart.
-    An `anytime` run that is not done may have been run to a narrower budget, whose points are its own.
+    optimistic: the best accuracy on test data at any point so far, which no one could have chosen; NaN for runs
+    `per_budget`, which are measured once. Whatever else a point has is carried over, such as `accuracy_ensemble`: a
+    part that a method shows apart. An `anytime` run that is not done may have been run to a narrower budget, whose
+    points are its own.
     """
     record = read(run / "run.json", RunRecord)
-    rows: list[dict[str, Any]] = []
-    for entry in record.entries:
-        cell = _answering(run, entry, record, versions)
-        if cell is None:
-            continue
-        best = 0.0
-        for point in read(run.parent / "cells" / cell / "curve.json", list[Point]):
-            best = max(best, point["accuracy"])
-            if entry.protocol == "per_budget" and point["budget"] not in entry.budgets:
-                continue  # a point on the way stands for no run of its own
-            rows.append(
-                {
-                    **{key: getattr(entry, key) for key in (*SETTING, "kind", "data", "protocol", "seed")},
-                    "cell": cell,
-                    "budget": point["budget"],
-                    "listed": point["budget"] in entry.budgets,
-                    "queries": point["spent"],
-                    "distinct": point["distinct"],
-                    "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
-                    "round": point["round"],
-                    "accuracy": point["accuracy"],
-                    "agreement": point["agreement"],
-                    "optimistic": best,
-                    **{key: value for key, value in point.items() if key not in POINT},
-                }
-            )
-    columns = [*SETTING, "kind", "data", "protocol", "seed", "cell", "budget", "listed", "queries", "distinct"]
-    measured = ["claimed", "round", "accuracy", "agreement", "optimistic"]
-    return pd.DataFrame(rows, columns=None if rows else [*columns, *measured]).astype({"listed": bool})
+    answering = ((entry, _answering(run, entry, record, versions)) for entry in record.entries)
+    rows = [row for entry, cell in answering if cell for row in _points(run.parent / "cells" / cell, entry)]
+    frame = pd.DataFrame(rows, columns=None if rows else [*OF_POINT, *COUNTED, *MEASURES])
+    frame = frame.astype(dict.fromkeys(COUNTED, "Int64") | dict.fromkeys(MEASURES, float) | {"listed": bool})
+    frame["listed"] = frame.groupby([*SETTING, "protocol", "budget"])["listed"].transform("any")
+    return frame
 
 
 def apart(frame: pd.DataFrame) -> list[str]:
@@ -85,12 +68,15 @@ def apart(frame: pd.DataFrame) -> list[str]:
 def summary(points: pd.DataFrame) -> pd.DataFrame:
     """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more.
 
-    listed: whether the grid names the budget. Of parts shown apart there is the mean alone.
+    listed: whether the grid names the budget. queries, distinct, claimed: means, to the nearest whole number.
+    Of parts shown apart there is the mean alone.
     """
-    groups = points.groupby([*SETTING, "protocol", "budget", "listed"], sort=False)
-    parts = apart(points)
-    table = groups[["accuracy", "agreement", "optimistic", "queries", "distinct", "claimed", *parts]].mean()
-    table["n"] = groups.size()
+    groups = points.groupby([*SETTING, "protocol", "budget"], sort=False)
+    parts, costs = apart(points), ["queries", "distinct", "claimed"]
+    table = groups[[*MEASURES, *costs, *parts]].mean()
+    table[costs] = table[costs].round().astype("Int64")
+    table["n"] = groups.size().astype("Int64")
+    table["listed"] = groups["listed"].any()
     for measure, prefix in (("accuracy", ""), ("agreement", "agreement_"), ("optimistic", "optimistic_")):
         table[f"{prefix}spread"] = groups[measure].std()
         half = half_width(table[f"{prefix}spread"], table["n"])
@@ -98,32 +84,27 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()[[*SETTING, "protocol", "budget", "listed", *MEASURED, *parts]]
 
 
-def efficiency(points: pd.DataFrame, teachers: dict[str, float]) -> pd.DataFrame:
-    """For each setting, over its listed budgets: the area under accuracy over log queries, and the queries
-    needed to reach a share of the teacher's accuracy.
+def efficiency(points: pd.DataFrame, teachers: Mapping[str, float], roles: Mapping[str, str]) -> pd.DataFrame:
+    """For each setting: the area under accuracy over log queries, and the queries needed to reach a share of the
+    teacher's accuracy, at the listed budgets.
 
-    teachers: task -> the teacher's test accuracy. Each seed is a curve; the figures are means over
-    seeds, with n, and with how many seeds reached each target.
+    teachers: task -> the teacher's test accuracy. Each seed is a curve; the figures are means over seeds, with n, and
+    with how many seeds reached each target. area_over: the range of budgets, the same for all of a track: those that
+    every ranked method has with all its seeds; or why there is no area.
     """
     rows = []
-    for key, group in points[points["listed"]].groupby(SETTING, sort=False):
-        row: dict[str, Any] = dict(zip(SETTING, key, strict=True))
-        curves = [curve.sort_values("budget") for _, curve in group.groupby("seed")]
-        areas = [area_over_log(curve["budget"], curve["accuracy"]) for curve in curves]
-        row |= {"area": sum(areas) / len(areas), "area_spread": spread(areas), "n": len(areas)}
-        for share in TARGETS:
-            target = share * teachers[row["task"]]
-            needed = pd.Series([queries_to_reach(target, curve["budget"], curve["accuracy"]) for curve in curves])
-            name = f"queries_to_{share:.0%}".replace("%", "")
-            row |= {name: needed.mean() if needed.notna().all() else float("nan"), f"{name}_seeds": needed.count()}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=None if rows else SETTING)
+    for key, track in points[points["listed"]].groupby(TRACK, sort=False):
+        common = _common_budgets(track, roles)
+        for label, group in track.groupby("method", sort=False):
+            setting = dict(zip(SETTING, (*key, label), strict=True))
+            rows.append(setting | _area(group, common) | _needed(group, teachers.get(str(key[0]), float("nan"))))
+    frame = pd.DataFrame(rows, columns=None if rows else SETTING)
+    return frame.astype(dict.fromkeys((name for name in frame if name == "n" or "queries" in str(name)), "Int64"))
 
 
-def teacher_accuracies(run: Path) -> dict[str, float]:
+def teacher_accuracies(record: RunRecord) -> dict[str, float]:
     """Task -> its teacher's test accuracy, for the tasks whose teacher is trained."""
-    teachers = read(run / "run.json", RunRecord).teachers
-    return {task: record.test_accuracy for task, record in teachers.items() if record}
+    return {task: teacher.test_accuracy for task, teacher in record.teachers.items() if teacher}
 
 
 def _state(
@@ -148,3 +129,69 @@ def _row(entry: Entry, state: CellState) -> dict[str, Any]:
     machine = plain(totals.machine) if totals.machine else {}
     told = ", ".join(f"{part} {number}" for part, number in totals.versions.items())
     return {**row, **{key: getattr(totals, key) for key in TOTALS}, **machine, "versions": told}
+
+
+def _points(folder: Path, entry: Entry) -> Iterator[dict[str, Any]]:
+    best, anytime = 0.0, entry.protocol == "anytime"
+    for point in read(folder / "curve.json", list[Point]):
+        best = max(best, point["accuracy"])
+        if not anytime and point["budget"] not in entry.budgets:
+            continue  # a point on the way stands for no run of its own
+        yield {
+            **{key: getattr(entry, key) for key in (*SETTING, "kind", "data", "protocol", "seed")},
+            "cell": folder.name,
+            "budget": point["budget"],
+            "listed": point["budget"] in entry.budgets,
+            "queries": point["spent"],
+            "distinct": point["distinct"],
+            "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
+            "round": point["round"],
+            "accuracy": point["accuracy"],
+            "agreement": point["agreement"],
+            "optimistic": best if anytime else float("nan"),
+            **{key: value for key, value in point.items() if key not in POINT},
+        }
+
+
+def _common_budgets(track: pd.DataFrame, roles: Mapping[str, str]) -> list[int]:
+    """The budgets that every ranked method has with all its seeds; every method, if none is ranked."""
+    ranked = track[track["method"].map(roles) == RANKED]
+    methods = (ranked if len(ranked) else track).groupby("method")
+    return sorted(set.intersection(*(_whole(group) for _, group in methods)))
+
+
+def _whole(group: pd.DataFrame) -> set[int]:
+    """The budgets at which no seed of the method is lacking that it has at another."""
+    seeds = group.groupby("budget")["seed"].nunique()
+    return set(map(int, seeds.index[seeds == group["seed"].nunique()]))
+
+
+def _area(group: pd.DataFrame, budgets: list[int]) -> dict[str, Any]:
+    """Of one method, over those budgets."""
+    n = group["seed"].nunique()
+    nothing = {"area": float("nan"), "area_spread": float("nan"), "n": n}
+    if len(budgets) < 2:
+        return nothing | {"area_over": "nothing: fewer than two budgets that all ranked methods have with all seeds"}
+    over = f"{budgets[0]:,} to {budgets[-1]:,}"
+    if not _whole(group).issuperset(budgets):
+        return nothing | {"area_over": f"nothing: lacks a part of {over}"}
+    curves = _by_seed(group[group["budget"].isin(budgets)])
+    areas = [area_over_log(curve["budget"], curve["accuracy"]) for curve in curves]
+    return {"area": sum(areas) / n, "area_spread": spread(areas), "n": n, "area_over": over}
+
+
+def _needed(group: pd.DataFrame, teacher: float) -> dict[str, Any]:
+    """The queries that one method needed for each target, where all seeds reached it, and how many did."""
+    needed: dict[str, Any] = {}
+    for share in TARGETS:
+        of_seeds = [queries_to_reach(share * teacher, seed["budget"], seed["accuracy"]) for seed in _by_seed(group)]
+        reached = [queries for queries in of_seeds if not math.isnan(queries)]
+        all_reached = len(reached) == len(of_seeds)
+        name = f"queries_to_{100 * share:.0f}"
+        needed[name] = round(sum(reached) / len(reached)) if all_reached else pd.NA
+        needed[f"{name}_seeds"] = len(reached)
+    return needed
+
+
+def _by_seed(group: pd.DataFrame) -> list[pd.DataFrame]:
+    return [curve.sort_values("budget") for _, curve in group.groupby("seed")]

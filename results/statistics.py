@@ -1,6 +1,7 @@
 """Statistics over seeds and tasks: pure functions on arrays.
 
-A sample has one value a seed; strata are samples, one a task.
+A sample has one value a seed; strata are samples, one a task. Tasks are fixed, seeds are random: an interval says where
+the figure of these very tasks would come to lie with endless seeds. docs/statistics.md has what was checked, and how.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-DRAWS = 2000
+Interval = tuple[float, float]
+LEVEL = 0.95
+FEWEST = 3  # seeds, below which there is neither an interval nor a test
+NONE: Interval = (float("nan"), float("nan"))
 
 
 def spread(values: ArrayLike) -> float:
@@ -20,73 +24,92 @@ def spread(values: ArrayLike) -> float:
     return float(sample.std(ddof=1)) if sample.size > 1 else float("nan")
 
 
-def half_width(spread: ArrayLike, n: ArrayLike, level: float = 0.95) -> Floats:
+def half_width(spread: ArrayLike, n: ArrayLike) -> Floats:
     """Half of Student's t interval for the mean; NaN for fewer than three values, where it would say nothing.
 
     spread, n: of one sample or of many, elementwise.
     """
-    count = np.where(np.asarray(n) >= 3, n, np.nan)
-    return np.asarray(stats.t.ppf((1 + level) / 2, count - 1) * np.asarray(spread, dtype=float) / np.sqrt(count))
+    count = np.asarray(n, dtype=float)
+    count = np.where(count >= FEWEST, count, np.nan)
+    return np.asarray(_quantile(count - 1) * np.asarray(spread, dtype=float) / np.sqrt(count))
 
 
-def tied(sample: tuple[float, float, int], best: tuple[float, float, int], level: float = 0.05) -> bool:
-    """Whether Welch's t-test cannot tell two samples apart; False where either has fewer than three values.
+def against_best(mean: ArrayLike, spread: ArrayLike, n: ArrayLike) -> Floats:
+    """For each of k samples, the p-value of Welch's test against the one of the highest mean, by Holm's method.
 
-    sample, best: mean, spread and n of each.
+    mean, spread, n: [k] of the samples. Corrected for all pairs, and not for the k - 1 with the best alone: which one
+    is the best was seen in the same data. NaN for the best itself, and where either has fewer than three values.
     """
-    if min(sample[2], best[2]) < 3:
-        return False
-    if sample[1] == best[1] == 0:
-        return sample[0] == best[0]  # the test would divide by nothing
-    return bool(stats.ttest_ind_from_stats(*sample, *best, equal_var=False).pvalue >= level)
+    means, spreads, counts = (np.asarray(values, dtype=float) for values in (mean, spread, n))
+    first, second = np.triu_indices(means.size, k=1)
+    p = holm(_welch(*((values[first], values[second]) for values in (means, spreads, counts))))
+    best = int(means.argmax())
+    against = np.full(means.size, np.nan)
+    for pair in np.flatnonzero((first == best) | (second == best)):
+        against[first[pair] + second[pair] - best] = p[pair]
+    return against
+
+
+def holm(p: ArrayLike) -> Floats:
+    """P-values adjusted by Holm's method, in the order given; NaN stands for no test and is not counted."""
+    given = np.asarray(p, dtype=float)
+    order = np.argsort(given)[: np.isfinite(given).sum()]
+    adjusted = np.full(given.size, np.nan)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(order.size, 0, -1)))
+    return adjusted
 
 
 def iqm(values: ArrayLike) -> Any:
-    """Mean of the middle half, along the last axis: a quarter, rounded down, is cut from each end.
-
-    Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice".
-    """
+    """Mean of the middle half, along the last axis: a quarter, rounded down, is cut from each end."""
     return stats.trim_mean(np.asarray(values, dtype=float), 0.25, axis=-1)
 
 
-def resample(strata: Sequence[ArrayLike], generator: np.random.Generator, draws: int = DRAWS) -> list[Floats]:
-    """Bootstrap samples, drawn within each stratum: one [draws, n] for each stratum of n values."""
+def iqm_of_tasks(strata: Sequence[ArrayLike]) -> float:
+    """Interquartile mean over tasks of the means over seeds."""
+    return float(iqm([np.asarray(stratum, dtype=float).mean() for stratum in strata]))
+
+
+def iqm_interval(strata: Sequence[ArrayLike]) -> Interval:
+    """Student's t interval for `iqm_of_tasks`; NaN where a task has fewer than three seeds.
+
+    The tasks of the middle half keep their own variances; the degrees of freedom of their sum are Welch's.
+    """
     samples = [np.asarray(stratum, dtype=float) for stratum in strata]
-    return [sample[generator.integers(sample.size, size=(draws, sample.size))] for sample in samples]
+    if min(sample.size for sample in samples) < FEWEST:
+        return NONE
+    cut = len(samples) // 4
+    middle = sorted(samples, key=lambda sample: float(sample.mean()))[cut : len(samples) - cut]
+    parts = np.array([sample.var(ddof=1) / sample.size for sample in middle])
+    centre, variance = iqm_of_tasks(samples), parts.sum()
+    if variance == 0:
+        return centre, centre
+    freedom = variance**2 / sum(part**2 / (sample.size - 1) for part, sample in zip(parts, middle, strict=True))
+    half = float(_quantile(freedom) * np.sqrt(variance) / len(middle))
+    return centre - half, centre + half
 
 
-def iqm_interval(
-    strata: Sequence[ArrayLike], generator: np.random.Generator, level: float = 0.95
-) -> tuple[float, float]:
-    """Stratified bootstrap interval, by percentiles, for the IQM of all values together."""
-    return _percentiles(iqm(np.concatenate(resample(strata, generator), axis=-1)), level)
-
-
-def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Any:
+def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:
     """Mean over tasks of the share of pairs of seeds in which the first is above the second, ties half.
 
-    first, second: strata, task by task. Leading axes, such as one of draws, are kept.
+    first, second: strata, task by task. Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice".
     """
-    shares = [_share_won(np.asarray(one), np.asarray(other)) for one, other in zip(first, second, strict=True)]
-    return np.mean(shares, axis=0)
+    return float(np.mean([_share_won(*pair) for pair in zip(first, second, strict=True)]))
 
 
-def improvement_interval(
-    first: Sequence[ArrayLike], second: Sequence[ArrayLike], generator: np.random.Generator, level: float = 0.95
-) -> tuple[float, float]:
-    """Stratified bootstrap interval, by percentiles, for the probability of improvement."""
-    draws = probability_of_improvement(resample(first, generator), resample(second, generator))
-    return _percentiles(draws, level)
+def improvement_interval(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Interval:
+    """Wilson's interval for `probability_of_improvement`; NaN where either has a task of fewer than three seeds.
 
-
-def _share_won(first: Floats, second: Floats) -> Any:
-    ahead = np.sign(first[..., :, None] - second[..., None, :])
-    return (0.5 + 0.5 * ahead).mean(axis=(-2, -1))
-
-
-def _percentiles(draws: Floats, level: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    A task's pairs share seeds, so they count for no more than the fewer seeds of the two: the share won has at most the
+    variance of that many independent trials, and a mean of shares at most that of one share of all their trials.
+    """
+    fewest = min(np.size(stratum) for stratum in [*first, *second])
+    if fewest < FEWEST:
+        return NONE
+    trials, share = fewest * len(first), probability_of_improvement(first, second)
+    z2 = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = np.sqrt(z2 * share * (1 - share) / trials + (z2 / (2 * trials)) ** 2) / (1 + z2 / trials)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def area_over_log(queries: ArrayLike, accuracy: ArrayLike) -> float:
@@ -105,3 +128,24 @@ def queries_to_reach(target: float, queries: ArrayLike, accuracy: ArrayLike) -> 
     """
     reached = np.flatnonzero(np.asarray(accuracy, dtype=float) >= target)
     return float(np.asarray(queries, dtype=float)[reached[0]]) if reached.size else float("nan")
+
+
+def _quantile(freedom: float | Floats) -> Any:
+    """What Student's t stays within, on both sides, with the level's probability."""
+    return stats.t.ppf((1 + LEVEL) / 2, freedom)
+
+
+def _welch(means: tuple[Floats, Floats], spreads: tuple[Floats, Floats], counts: tuple[Floats, Floats]) -> Floats:
+    """P-values of Welch's test, pair by pair; NaN where either has fewer than three values."""
+    steady = (spreads[0] == 0) & (spreads[1] == 0)  # the test would divide by nothing
+    enough = np.minimum(*counts) >= FEWEST
+    p = np.where(steady, means[0] == means[1], np.nan).astype(float)
+    at = enough & ~steady
+    one, other = ((means[i][at], spreads[i][at], counts[i][at]) for i in (0, 1))
+    p[at] = stats.ttest_ind_from_stats(*one, *other, equal_var=False).pvalue
+    return np.where(enough, p, np.nan)
+
+
+def _share_won(first: ArrayLike, second: ArrayLike) -> float:
+    ahead = np.sign(np.asarray(first, dtype=float)[:, None] - np.asarray(second, dtype=float))
+    return float((0.5 + 0.5 * ahead).mean())

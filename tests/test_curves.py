@@ -1,62 +1,47 @@
 """The frames of a run: every planned run is a row, every point is what the files say, every mean says its n."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from reporting import ENTRY, MACHINE, VERSIONS, finish_with, plan
+from reporting import point as made_up
 
 from results import curves
+from results.records import CONTROL, RANKED, REFERENCE, Entry, Point, RunRecord, Versions, read
+from results.report.report import write_frame
 from results.store import write_json
 
-TEACHER = 0.9
+TASK, TEACHER = "digits-lenet", 0.9
+ROLES = {"ideal": RANKED, "dfme": RANKED, "noise": CONTROL, "real": REFERENCE}
 
 
-def entry(cell: str | None, **changes: Any) -> dict[str, Any]:
-    """A planned run as bench/execute.py writes it."""
-    plain = {
-        "task": "digits-lenet",
-        "answers": "labels",
-        "inputs": "float",
-        "method": "ideal",
-        "kind": "ideal",
-        "data": "none",
-        "protocol": "anytime",
-        "seed": 0,
-        "budget": 400,
-        "budgets": [100, 400],
-        "config": "{}",
-        "cell": cell,
-        "reason": None,
-    }
-    return {**plain, **changes}
+def entry(cell: str | None, **changes: Any) -> Entry:
+    """A planned run of two budgets."""
+    return replace(ENTRY, **{"protocol": "anytime", "budgets": [100, 400], "cell": cell, **changes})
 
 
-def point(budget: int, accuracy: float, **changes: Any) -> dict[str, Any]:
-    """A point of a curve as bench/run.py writes it."""
-    plain = {
-        "budget": budget,
-        "round": budget // 50,
-        "spent": budget - budget % 50,
-        "distinct": budget // 2,
-        "figures": {"loss": 0.5},
-        "accuracy": accuracy,
-        "agreement": accuracy / 2,
-    }
-    return {**plain, **changes}
+def point(budget: int, accuracy: float, **changes: Any) -> Point:
+    usual = {"round": budget // 50, "spent": budget - budget % 50, "distinct": budget // 2, "agreement": accuracy / 2}
+    return made_up(budget, accuracy, **{**usual, **changes})
 
 
-def write_run(root: Path, *entries: dict[str, Any]) -> Path:
-    teachers = {"digits-lenet": {"hash": "0" * 16, "validation_accuracy": 0.5, "test_accuracy": TEACHER}}
-    write_json(root / "digits" / "run.json", {"grid": "digits", "teachers": teachers, "entries": list(entries)})
-    return root / "digits"
+def write_run(root: Path, *entries: Entry) -> Path:
+    return plan(root, list(entries))
 
 
-def finish(root: Path, cell: str, *points: dict[str, Any]) -> None:
-    write_json(root / "cells" / cell / "curve.json", list(points))
-    totals = {"spent": 400, "distinct": 390, "rounds": 8, "seconds": 1.5, "code": "abc"}
-    write_json(root / "cells" / cell / "done.json", totals)
+def finish(root: Path, cell: str, *points: Point, **totals: Any) -> None:
+    usual = {"spent": 400, "distinct": 390, "rounds": 8, "seconds": 1.5}
+    finish_with(root, entry(cell), list(points), **{**usual, **totals})
+
+
+def efficiency(run: Path, teacher: float = TEACHER) -> list[dict[Any, Any]]:
+    return curves.efficiency(curves.points(run), {TASK: teacher}, ROLES).to_dict("records")
 
 
 def run_of_seeds(root: Path, *accuracies: float) -> Path:
@@ -83,10 +68,36 @@ def test_a_run_whose_teacher_was_never_trained_is_to_do(tmp_path: Path) -> None:
     assert curves.cells(write_run(tmp_path, entry(None)))["state"].tolist() == ["to do"]
 
 
-def test_the_totals_of_a_finished_cell_are_those_of_the_meter(tmp_path: Path) -> None:
+def test_the_totals_of_a_finished_cell_are_those_of_the_meter_with_what_computed_them(tmp_path: Path) -> None:
     finish(tmp_path, "good", point(400, 0.5))
     row = curves.cells(write_run(tmp_path, entry("good"))).iloc[0]
-    assert (row["spent"], row["distinct"], row["rounds"], row["seconds"], row["code"]) == (400, 390, 8, 1.5, "abc")
+    assert (row["spent"], row["distinct"], row["rounds"], row["seconds"]) == (400, 390, 8, 1.5)
+    told = row[["device", "threads", "precision", "commit", "torch"]].tolist()
+    assert told == [MACHINE.device, MACHINE.threads, MACHINE.precision, MACHINE.commit, MACHINE.torch]
+    assert row["versions"] == "method 1, meter 1"
+
+
+def test_a_result_of_other_code_is_stale_says_which_and_has_no_points(tmp_path: Path) -> None:
+    finish(tmp_path, "old", point(400, 0.5))
+    run = write_run(tmp_path, entry("old"))
+    now: dict[str, Versions] = {"ideal": {**VERSIONS, "method": 2}}
+    row = curves.cells(run, now).iloc[0]
+    assert (row["state"], row["reason"]) == ("stale", "made by other code: method 1, now 2")
+    assert pd.isna(row["spent"])
+    assert curves.points(run, now).empty
+    for taken_as_planned in (None, {"dfme": now["ideal"]}):
+        assert len(curves.points(run, taken_as_planned)) == 1
+
+
+def test_an_anytime_run_that_is_not_done_has_the_points_of_the_widest_narrower_one_that_is(tmp_path: Path) -> None:
+    narrower = {50: "b50", 100: "b100", 200: "b200"}
+    for cell, accuracy in (("b50", 0.1), ("b100", 0.3)):
+        finish(tmp_path, cell, point(100, accuracy))
+    run = write_run(tmp_path, entry("b400", narrower=narrower))
+    assert curves.points(run)[["cell", "budget", "accuracy"]].to_numpy().tolist() == [["b100", 100, 0.3]]
+    assert curves.cells(run)["state"].tolist() == ["to do"]
+    finish(tmp_path, "b400", point(400, 0.6))
+    assert curves.points(run)["cell"].tolist() == ["b400"]
 
 
 def test_cells_that_are_not_done_have_no_points_even_if_they_have_a_curve(tmp_path: Path) -> None:
@@ -114,6 +125,14 @@ def test_optimistic_is_the_running_maximum_of_each_cell_by_itself(tmp_path: Path
     points = curves.points(write_run(tmp_path, entry("a"), entry("b", seed=1)))
     assert points["optimistic"].tolist() == [0.5, 0.5, 0.6, 0.6, 0.2, 0.2]
     assert points["accuracy"].tolist() == [0.5, 0.3, 0.6, 0.4, 0.2, 0.1]
+
+
+def test_a_run_that_is_measured_once_has_no_optimistic_figure(tmp_path: Path) -> None:
+    finish(tmp_path, "a", point(100, 0.5), point(400, 0.4))
+    points = curves.points(write_run(tmp_path, entry("a", protocol="per_budget", budgets=[400])))
+    assert points["accuracy"].tolist() == [0.4]
+    assert points["optimistic"].isna().all()
+    assert curves.summary(points)["optimistic"].isna().all()
 
 
 def test_claimed_is_the_pool_of_methods_that_have_one_and_the_queries_of_the_others(tmp_path: Path) -> None:
@@ -188,35 +207,81 @@ def test_efficiency_is_the_area_and_the_queries_to_shares_of_the_teacher_over_th
     finish(tmp_path, "s0", point(100, 0.45), point(150, 0.9), point(1000, 0.7))
     finish(tmp_path, "s1", point(100, 0.40), point(1000, 0.6))
     run = write_run(tmp_path, *(entry(f"s{seed}", seed=seed, budgets=[100, 1000]) for seed in range(2)))
-    (row,) = curves.efficiency(curves.points(run), curves.teacher_accuracies(run)).to_dict("records")
-    assert row["n"] == 2
+    (row,) = efficiency(run)
+    assert (row["n"], row["area_over"]) == (2, "100 to 1,000")
     assert row["area"] == pytest.approx((0.575 + 0.5) / 2)
     assert row["area_spread"] == pytest.approx(0.075 / math.sqrt(2))
     assert (row["queries_to_50"], row["queries_to_50_seeds"]) == (550, 2)
-    assert (math.isnan(row["queries_to_75"]), row["queries_to_75_seeds"]) == (True, 1)
-    assert (math.isnan(row["queries_to_90"]), row["queries_to_90_seeds"]) == (True, 0)
+    assert (pd.isna(row["queries_to_75"]), row["queries_to_75_seeds"]) == (True, 1)
+    assert (pd.isna(row["queries_to_90"]), row["queries_to_90_seeds"]) == (True, 0)
 
 
 def test_efficiency_joins_the_cells_of_a_seed_that_have_a_budget_each(tmp_path: Path) -> None:
     for budget, accuracy in ((1000, 0.6), (100, 0.2)):
         finish(tmp_path, f"b{budget}", point(budget, accuracy))
-    planned = [entry(f"b{n}", budget=n, budgets=[n], protocol="per_budget") for n in (1000, 100)]
-    run = write_run(tmp_path, *planned)
-    (row,) = curves.efficiency(curves.points(run), {"digits-lenet": TEACHER}).to_dict("records")
+    run = write_run(tmp_path, *(entry(f"b{n}", budget=n, budgets=[n], protocol="per_budget") for n in (1000, 100)))
+    (row,) = efficiency(run)
     assert (row["n"], row["area"]) == (1, pytest.approx(0.4))
 
 
-def test_one_budget_has_no_area(tmp_path: Path) -> None:
-    run = run_of_seeds(tmp_path, 0.5, 0.6)
-    (row,) = curves.efficiency(curves.points(run), {"digits-lenet": TEACHER}).to_dict("records")
+def test_one_budget_has_no_area_and_says_so(tmp_path: Path) -> None:
+    (row,) = efficiency(run_of_seeds(tmp_path, 0.5, 0.6))
     assert math.isnan(row["area"])
+    assert "fewer than two budgets" in row["area_over"]
     assert row["queries_to_50"] == 100
 
 
+def curves_of(root: Path, **accuracies: dict[int, float]) -> Path:
+    """One run of one seed a method, or `METHOD_SEED`, of accuracies by budget."""
+    planned = []
+    for name, curve in accuracies.items():
+        method, _, seed = name.partition("_")
+        finish(root, name, *(point(budget, accuracy) for budget, accuracy in curve.items()))
+        data = "train" if method == "real" else "none"
+        planned.append(entry(name, method=method, kind=method, data=data, seed=int(seed or 0), budgets=[*curve]))
+    return write_run(root, *planned)
+
+
+def test_one_curve_has_one_area_however_far_other_methods_of_the_track_go(tmp_path: Path) -> None:
+    curve = {100: 0.2, 1000: 0.4, 10_000: 0.6, 100_000: 0.8}
+    run = curves_of(tmp_path, ideal=dict(list(curve.items())[:3]), dfme=curve, noise=curve)
+    rows = efficiency(run)
+    assert [row["area"] for row in rows] == pytest.approx([0.4] * 3)
+    assert {row["area_over"] for row in rows} == {"100 to 10,000"}
+
+
+def test_a_budget_that_a_seed_of_a_ranked_method_lacks_is_in_no_area_of_the_track(tmp_path: Path) -> None:
+    curve = {100: 0.2, 1000: 0.4, 10_000: 0.8}
+    run = curves_of(tmp_path, ideal_0=curve, ideal_1={100: 0.2, 1000: 0.4}, dfme=curve)
+    assert [row["area"] for row in efficiency(run)] == pytest.approx([0.3, 0.3])
+    run = curves_of(tmp_path, ideal_0=curve, ideal_1={100: 0.2}, dfme=curve)
+    rows = efficiency(run)
+    assert all(math.isnan(row["area"]) for row in rows)
+    assert [row["n"] for row in rows] == [2, 1]
+
+
+def test_a_control_that_lacks_some_of_the_common_budgets_has_no_area_and_takes_none_from_others(tmp_path: Path) -> None:
+    curve = {100: 0.2, 1000: 0.4, 10_000: 0.6}
+    ideal, noise = efficiency(curves_of(tmp_path, ideal=curve, noise={100: 0.1, 1000: 0.1}))
+    assert ideal["area"] == pytest.approx(0.4)
+    assert math.isnan(noise["area"])
+    assert noise["area_over"] == "nothing: lacks a part of 100 to 10,000"
+
+
+def test_the_areas_of_another_track_do_not_depend_on_this_one(tmp_path: Path) -> None:
+    finish(tmp_path, "a", point(100, 0.2), point(1000, 0.4))
+    finish(tmp_path, "b", point(100, 0.2), point(1000, 0.4), point(10_000, 0.6))
+    one, other = entry("a", budgets=[100, 1000]), entry("b", method="dfme", answers="probs", budgets=[100, 10_000])
+    assert [row["area_over"] for row in efficiency(write_run(tmp_path, one, other))] == [
+        "100 to 1,000",
+        "100 to 10,000",
+    ]
+
+
 def test_only_trained_teachers_have_an_accuracy(tmp_path: Path) -> None:
-    teachers = {"a": {"hash": "x", "validation_accuracy": 0.1, "test_accuracy": 0.97}, "b": None}
-    write_json(tmp_path / "run.json", {"teachers": teachers, "entries": []})
-    assert curves.teacher_accuracies(tmp_path) == {"a": 0.97}
+    record = read(write_run(tmp_path, entry(None)) / "run.json", RunRecord)
+    both = replace(record, teachers={**record.teachers, "untrained": None})
+    assert curves.teacher_accuracies(both) == {TASK: 0.96}
 
 
 def test_a_run_of_no_entries_has_frames_of_no_rows(tmp_path: Path) -> None:
@@ -242,3 +307,54 @@ def test_a_summary_says_which_budgets_the_grid_lists(tmp_path: Path) -> None:
     summary = curves.summary(curves.points(write_run(tmp_path, entry("good"))))
     assert summary[["budget", "listed"]].to_numpy().tolist() == [[100, True], [120, False], [400, True]]
     assert curves.apart(summary) == []
+
+
+def test_a_budget_that_is_listed_for_some_seeds_only_is_one_row_and_listed(tmp_path: Path) -> None:
+    for seed in range(3):
+        finish(tmp_path, f"s{seed}", point(100, 0.3 + seed / 10), point(400, 0.6))
+    budgets = ([100, 400], [100, 400], [400])
+    run = write_run(tmp_path, *(entry(f"s{seed}", seed=seed, budgets=given) for seed, given in enumerate(budgets)))
+    points = curves.points(run)
+    assert points["listed"].all()
+    assert curves.summary(points)[["budget", "listed", "n"]].to_numpy().tolist() == [[100, True, 3], [400, True, 3]]
+
+
+WHOLE = {
+    "seed",
+    "budget",
+    "spent",
+    "distinct",
+    "rounds",
+    "round",
+    "queries",
+    "claimed",
+    "n",
+    "tasks",
+    "threads",
+}
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)  # a busy machine is no failure
+@given(spent=some.lists(some.integers(1, 2**53), min_size=1, max_size=3), done=some.booleans())
+def test_what_is_counted_is_a_whole_number_to_the_last_digit_in_frames_and_in_csv(
+    tmp_path_factory: pytest.TempPathFactory, spent: list[int], done: bool
+) -> None:
+    root = tmp_path_factory.mktemp("run")
+    for seed, n in enumerate(spent):
+        made = [point(n, 0.5, spent=n, distinct=n)]
+        finish(root, f"s{seed}", *made, spent=n, distinct=n)
+    entries = [entry(f"s{seed}", seed=seed, budget=n, budgets=[n]) for seed, n in enumerate(spent)]
+    run = write_run(root, *entries, *([] if done else [entry("never", seed=9)]))
+    points = curves.points(run)
+    frames = {"cells": curves.cells(run), "points": points, "summary": curves.summary(points)}
+    frames["efficiency"] = curves.efficiency(points, {TASK: TEACHER}, ROLES)
+    for name, frame in frames.items():
+        whole = [column for column in map(str, frame) if column in WHOLE or column.startswith("queries_to")]
+        assert {str(frame[column].dtype) for column in whole} == {"Int64"}
+        csv, _ = write_frame(root / name, frame)
+        read_back = pd.read_csv(csv, dtype=str)
+        for column in whole:
+            told = [None if pd.isna(value) else str(int(value)) for value in frame[column]]
+            assert read_back[column].astype(object).where(read_back[column].notna(), None).tolist() == told
+    assert frames["cells"]["spent"].dropna().tolist() == spent
+    assert frames["points"]["queries"].tolist() == spent

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from results.published import COLUMNS
+from results.records import CONTROL, RANKED, REFERENCE
 from results.report import figures
-from results.report.style import CONTROL, RANKED, REFERENCE
 
 NAN = float("nan")
 ROLES = {"IDEAL": RANKED, "DFME": RANKED, "uniform noise": CONTROL, "real images": REFERENCE}
@@ -118,13 +118,6 @@ def test_the_axis_of_queries_has_numbers_on_it_whatever_the_budgets(budgets: tup
     low, high = axes_of(figure).get_xlim()
     ticks = [tick for tick in axes_of(figure).xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
     assert [tick.label1.get_text() for tick in ticks if tick.label1.get_text()]
-
-
-@pytest.mark.parametrize(
-    ("queries", "shown"), [(1, "1"), (250, "250"), (1000, "1k"), (2500, "2.5k"), (20e6, "20M"), (2.5e6, "2.5M")]
-)
-def test_queries_are_written_short(queries: float, shown: str) -> None:
-    assert figures._short(queries) == shown
 
 
 def test_claimed_queries_are_hollow_beside_the_counted_ones() -> None:

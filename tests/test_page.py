@@ -83,6 +83,12 @@ def test_switches_change_the_measure_and_the_scale(browser: Chrome) -> None:
     assert first_chart(browser, "teacher.visible") is False  # the teacher has no agreement
     press(browser, "accuracy")
     assert first_chart(browser, "line.y") == accuracy
+    press(browser, "optimistic")
+    assert first_chart(browser, "line.y") == accuracy  # one point a run, which is the best of one
+    dfme = "data.find((trace) => trace.name === 'dfme')"
+    assert first_chart(browser, f"{dfme}.y") == [None] * 3  # measured once a run
+    press(browser, "accuracy")
+    assert None not in first_chart(browser, f"{dfme}.y")  # type: ignore[operator]
     assert first_chart(browser, "layout.xaxis.type") == "log"
     press(browser, "linear queries")
     assert first_chart(browser, "layout.xaxis.type") == "linear"

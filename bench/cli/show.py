@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.grids.estimate import Estimate
 from bench.grids.plan import Planned
-from results.report.numbers import short
+from results.report.style import short
 
 if TYPE_CHECKING:
     from bench.tuning.outcome import Outcome

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from results.report.numbers import short
-from results.report.style import CONTROL, GREYS, Look, looks, named
+from results.records import CONTROL
+from results.report.style import GREYS, Look, looks, named, short
 
 MEASURES = {  # name on the button -> column, prefix of the columns of its spread and interval
     "accuracy": ("accuracy", ""),
@@ -44,7 +44,8 @@ def accuracy_vs_queries(
         traces.append(_teacher(summary["budget"], teacher))
     queries = pd.concat([summary["budget"], published["claimed"], published["recount"].dropna()])
     lines = [go.Scatter(**trace.line, **trace.shown["accuracy"]) for trace in traces]
-    return go.Figure(lines, _layout(queries, traces))
+    measures = [name for name, (column, _) in MEASURES.items() if summary[column].notna().any()]
+    return go.Figure(lines, _layout(queries, traces, measures))
 
 
 def _curve(rows: pd.DataFrame, label: str, look: Look, role: str) -> _Trace:
@@ -67,6 +68,8 @@ def _means(rows: pd.DataFrame, column: str, prefix: str) -> dict[str, Any]:
 
 
 def _told(row: dict[Any, Any], column: str, prefix: str) -> str:
+    if pd.isna(row[column]):
+        return "-"
     spread = row[f"{prefix}spread"]
     mean = f"{100 * row[column]:.1f} %" + ("" if pd.isna(spread) else f" ± {100 * spread:.1f}")
     return f"{mean}, n = {row['n']}<br>{row['budget']:,} queries, {row['queries']:,.0f} spent"
@@ -90,7 +93,7 @@ def _band(rows: pd.DataFrame, label: str, colour: str, clear: float) -> _Trace:
     return _Trace(line, {name: _seen(_outline(rows, prefix)) for name, (_, prefix) in MEASURES.items()})
 
 
-def _outline(rows: pd.DataFrame, prefix: str) -> list[float]:
+def _outline(rows: pd.DataFrame, prefix: str) -> list[float | None]:
     return _rounded(rows[f"{prefix}high"]) + _rounded(rows[f"{prefix}low"])[::-1]
 
 
@@ -145,10 +148,9 @@ def _seen(y: list[Any]) -> dict[str, Any]:
     return {"y": y, "text": None, "visible": True}
 
 
-def _layout(queries: "pd.Series[Any]", traces: list[_Trace]) -> dict[str, Any]:
-    switches = [_button(name, "restyle", _switch(traces, name)) for name in MEASURES]
+def _layout(queries: "pd.Series[Any]", traces: list[_Trace], measures: list[str]) -> dict[str, Any]:
+    switches = [_button(name, "restyle", _switch(traces, name)) for name in measures]
     scales = [_button(f"{scale} queries", "relayout", {"xaxis.type": scale}) for scale in ("log", "linear")]
-    ticks = _ticks(queries)
     return {
         "template": "none",
         "height": 500 + 2 * len(traces),  # the legend takes its share
@@ -157,14 +159,7 @@ def _layout(queries: "pd.Series[Any]", traces: list[_Trace]) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
         "font": {"family": "system-ui, sans-serif", "size": 13},
-        "xaxis": {
-            "type": "log",
-            "title": {"text": "queries to the teacher", "font": {"size": 13}},
-            "zeroline": False,
-            "automargin": True,
-            "tickvals": ticks,
-            "ticktext": [short(tick) for tick in ticks],
-        },
+        "xaxis": _axis(queries),
         "yaxis": {"range": [0, 1.02], "tickformat": ".0%", "zeroline": False},
         "legend": {
             "orientation": "h",
@@ -176,6 +171,18 @@ def _layout(queries: "pd.Series[Any]", traces: list[_Trace]) -> dict[str, Any]:
             "font": {"size": 12},
         },
         "updatemenus": [_menu(switches, above=44), _menu(scales, above=8)],
+    }
+
+
+def _axis(queries: "pd.Series[Any]") -> dict[str, Any]:
+    ticks = _ticks(queries)
+    return {
+        "type": "log",
+        "title": {"text": "queries to the teacher", "font": {"size": 13}},
+        "zeroline": False,
+        "automargin": True,
+        "tickvals": ticks,
+        "ticktext": [short(tick) for tick in ticks],
     }
 
 
@@ -201,5 +208,6 @@ def _switch(traces: list[_Trace], measure: str) -> dict[str, list[Any]]:
     return {key: [trace.shown[measure][key] for trace in traces] for key in ("visible", "y", "text")}
 
 
-def _rounded(values: "pd.Series[Any]") -> list[float]:
-    return [round(float(value), 4) for value in values]
+def _rounded(values: "pd.Series[Any]") -> list[float | None]:
+    """None for what there is not: JSON has no NaN."""
+    return [None if pd.isna(value) else round(float(value), 4) for value in values]

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from results.report.numbers import short
-from results.report.style import RANKED, Look, looks, named
+from results.records import RANKED
+from results.report.style import Look, looks, named, short
 
 WIDTH = 3.4  # inches, one column
 STYLE: Any = {
@@ -118,7 +118,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def _dress(axes: Axes, queries: pd.Series, label: str) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda queries, _: short(queries)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     if queries.nunique() <= 6:
         axes.set_xticks(sorted(queries.unique()))
@@ -128,8 +128,3 @@ def _dress(axes: Axes, queries: pd.Series, label: str) -> None:
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1.02)
-
-
-def _short(queries: float, _: object = None) -> str:
-    """A tick's label; matplotlib hands over its position too."""
-    return short(queries)

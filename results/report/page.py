@@ -1,20 +1,24 @@
 """The page of a run: index.html and, beside it, `assets/` with all it needs to open from disk without a network."""
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from plotly.offline import get_plotlyjs
 
+from results.records import RunRecord
+from results.report.style import plain
 from results.report.tables import Table
-from results.store import write_bytes
+from results.store import digest
+
+ONE_OF = ["device", "threads", "precision", "commit", "torch", "versions"]  # what should not differ within a report
+PLURAL = {"device": "devices", "threads": "numbers of threads", "precision": "precisions", "commit": "commits"}
+PLURAL |= {"torch": "versions of torch", "versions": "sets of result versions"}
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class Track:
     samples: dict[str, str]
 
 
-def write(run: Path, plan: dict[str, Any], cells: pd.DataFrame, tracks: list[Track], tables: dict[str, Table]) -> Path:
-    """Write index.html and its assets into the run folder; returns the path of the page.
+def write(folder: Path, record: RunRecord, cells: pd.DataFrame, tracks: list[Track], tables: dict[str, Table]) -> Path:
+    """Write index.html and its assets into the folder; returns the path of the page.
 
-    tables: heading -> table, shown below the tracks.
+    cells: curves.cells. tables: heading -> table, shown below the tracks.
     """
     environment = Environment(
         loader=PackageLoader("results.report", "."),
@@ -41,37 +45,49 @@ def write(run: Path, plan: dict[str, Any], cells: pd.DataFrame, tracks: list[Tra
     )
     environment.filters["plain"] = plain
     states = cells["state"].value_counts().to_dict()
-    definition = yaml.safe_dump(plan["definition"], sort_keys=False, width=100, allow_unicode=True)
+    definition = yaml.safe_dump(record.definition, sort_keys=False, width=100, allow_unicode=True)
     text = environment.get_template("page.html.j2").render(
-        plan=plan, states=states, runs=len(cells), tracks=tracks, tables=tables, definition=definition
+        record=record,
+        states=states,
+        runs=len(cells),
+        tracks=tracks,
+        tables=tables,
+        definition=definition,
+        sources=sources(cells),
     )
-    _write_scripts(run / "assets")
-    write_bytes(run / "index.html", text.encode())
-    return run / "index.html"
+    _write_scripts(folder / "assets")
+    (folder / "index.html").write_text(text, "utf-8")
+    return folder / "index.html"
 
 
-def samples(run: Path, cells: pd.DataFrame) -> dict[str, str]:
+def sources(cells: pd.DataFrame) -> dict[str, str]:
+    """What computed the runs that are done: device -> the one there is, or "2 devices: ..." with how many runs each."""
+    done = cells[cells["state"] == "done"]
+    told = {}
+    for name in ONE_OF if len(done) else []:
+        counts = done[name].astype(object).where(done[name].notna(), "unknown").value_counts()
+        each = "; ".join(f"{value} ({runs:,} runs)" for value, runs in counts.items())
+        told[name] = str(counts.index[0]) if len(counts) == 1 else f"{len(counts)} {PLURAL.get(name, name)}: {each}"
+    return told
+
+
+def samples(folder: Path, store: Path, cells: pd.DataFrame) -> dict[str, str]:
     """Copy a strip of the images that each method sent last into the assets; returns label -> file, from the page.
 
-    cells: rows of curves.cells of one task and track. The strip is that of the first seed at the largest budget
-    that has one; a method without any is left out.
+    folder: of the page. store: of the cells. cells: rows of curves.cells of one task and track. The strip is that of
+    the first seed at the largest budget that has one; a method without any is left out.
     """
     found = {}
     order = {"budget": False, "seed": True}
     for label, group in cells.sort_values([*order], ascending=[*order.values()]).groupby("method", sort=False):
-        strips = [run.parent / "cells" / str(cell) / "samples.png" for cell in group["cell"]]
+        strips = [store / str(cell) / "samples.png" for cell in group["cell"]]
         if strip := next((path for path in strips if path.exists()), None):
             first = group.iloc[0]
-            name = plain(f"{first['task']} {first['answers']} {first['inputs']} {label}")
-            (run / "assets" / "samples").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(strip, run / "assets" / "samples" / f"{name}.png")
-            found[str(label)] = f"assets/samples/{name}.png"
+            text = f"{first['task']} {first['answers']} {first['inputs']} {label}"
+            found[str(label)] = f"assets/samples/{plain(text)}-{digest(text)[:8]}.png"  # no two labels share a file
+            (folder / found[str(label)]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(strip, folder / found[str(label)])
     return found
-
-
-def plain(text: str) -> str:
-    """A text as a name for files and anchors: a-z, 0-9, dots and dashes."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
 def _write_scripts(assets: Path) -> None:
@@ -85,6 +101,6 @@ def _write_scripts(assets: Path) -> None:
         "tables.js": script,
         "tables.css": (bundle / "dt_bundle.css").read_text("utf-8"),
     }
+    assets.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        if not (assets / name).exists() or (assets / name).stat().st_size != len(content.encode()):
-            write_bytes(assets / name, content.encode())
+        (assets / name).write_text(content, "utf-8")

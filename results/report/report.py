@@ -1,17 +1,21 @@
 """The report of a run: a page, tables and figures from whatever is done, and a word on what is not."""
 
+import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from results import aggregate, curves, published
-from results.records import RunRecord, Versions, plain, read
+from results.records import RunRecord, Versions, read
 from results.report import charts, figures, page, tables
-from results.store import write_bytes
+from results.report.style import plain
+from results.store import wait_for
+
+PARTS = ("assets", "tables", "figures", "index.html")
+ASIDE = ".report"
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,21 @@ class Report:
 class _Frames:
     """All that the report of a run is made of. curves: curves.summary of all points, with `listed`."""
 
-    plan: dict[str, Any]
+    record: RunRecord
     cells: pd.DataFrame
     points: pd.DataFrame
     curves: pd.DataFrame
     efficiency: pd.DataFrame
-    shares: pd.DataFrame
+    scores: pd.DataFrame
     improvements: pd.DataFrame
     teachers: dict[str, float]
     roles: dict[str, str]
     published: pd.DataFrame
+
+    @property
+    def no_ranking(self) -> str:
+        """Why the grid says that nothing is to be ranked, or nothing."""
+        return str(self.record.definition.get("no_ranking") or "")
 
 
 @dataclass(frozen=True)
@@ -55,39 +64,74 @@ class _Track:
 
 
 def write(run: Path, versions: Mapping[str, Versions] | None = None) -> Report:
-    """Write `index.html`, `tables/` and `figures/` of the run folder anew from the cells on disk.
+    """Make `index.html`, `assets/`, `tables/` and `figures/` of the run folder anew from the cells on disk.
 
-    versions: kind of method -> the result versions of the code that is here now (results.curves.cells).
+    versions: kind of method -> the result versions of the code that is here now (results.curves.cells). All is made
+    aside and then put in the place of the old report, which stays whole if that is interrupted.
     """
-    frames = _frames(run, versions)
+    with wait_for(run):
+        aside = run / ASIDE
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+        try:
+            made = _make(aside / "new", _frames(run, versions), run.parent / "cells")
+            _swap(aside, run)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    here = partial(_moved, aside / "new", run)
+    return replace(made, page=here(made.page), tables=[*map(here, made.tables)], figures=[*map(here, made.figures)])
+
+
+def _make(folder: Path, frames: _Frames, store: Path) -> Report:
+    """The whole report in a fresh folder. store: of the cells."""
     tracks = list(_tracks(frames))
     summary = _listed(frames.curves)
     files = {"cells": frames.cells, "points": frames.points, "summary": summary}
     if len(frames.points):
-        files |= {"efficiency": frames.efficiency, "shares": frames.shares, "improvements": frames.improvements}
-    written = [path for name, frame in files.items() for path in _write_frame(run / "tables" / name, frame)]
-    written += _write_latex(run / "tables", frames, tracks)
-    drawn = [path for track in tracks for path in _draw(run / "figures", track)]
-    index = page.write(run, frames.plan, frames.cells, [_shown(run, track) for track in tracks], _below(frames))
+        files |= {"efficiency": frames.efficiency, "scores": frames.scores, "improvements": frames.improvements}
+    (folder / "tables").mkdir(parents=True)
+    written = [path for name, frame in files.items() for path in write_frame(folder / "tables" / name, frame)]
+    written += _write_latex(folder / "tables", frames, tracks)
+    drawn = [path for track in tracks for path in _draw(folder / "figures", track)]
+    shown = [_shown(folder, store, track) for track in tracks]
+    index = page.write(folder, frames.record, frames.cells, shown, _below(frames))
     return Report(summary, frames.cells, index, written, drawn)
+
+
+def _swap(aside: Path, run: Path) -> None:
+    """Put the parts of aside/new in the place of the run's; the old ones come back if anything interrupts that."""
+    new, old = aside / "new", aside / "old"
+    old.mkdir()
+    try:
+        for source, target in ((run, old), (new, run)):
+            for name in PARTS:
+                if (source / name).exists():
+                    (source / name).rename(target / name)
+    except BaseException:
+        for name in PARTS:
+            if (old / name).exists():
+                if (run / name).exists():
+                    (run / name).rename(new / name)
+                (old / name).rename(run / name)
+        raise
+
+
+def _moved(old: Path, new: Path, path: Path) -> Path:
+    return new / path.relative_to(old)
 
 
 def _frames(run: Path, versions: Mapping[str, Versions] | None) -> _Frames:
     record = read(run / "run.json", RunRecord)
-    plan = plain(record)
     points = curves.points(run, versions)
-    teachers, roles = curves.teacher_accuracies(run), record.roles
-    datasets = {task: parts["dataset"] for task, parts in plan.get("tasks", {}).items()}
-    compared = list(aggregate.comparisons(points, teachers, datasets, roles))
-    generator = np.random.default_rng(0)
+    teachers, roles = curves.teacher_accuracies(record), record.roles
+    compared = list(aggregate.comparisons(points, teachers, record.tasks, roles))
     return _Frames(
-        plan,
+        record,
         curves.cells(run, versions),
         points,
         curves.summary(points),
-        curves.efficiency(points, teachers),
-        aggregate.shares(compared, roles, generator),
-        aggregate.improvements(compared, roles, generator),
+        curves.efficiency(points, teachers, roles),
+        aggregate.scores(compared, roles),
+        aggregate.improvements(compared, roles),
         teachers,
         roles,
         published.load(),
@@ -106,7 +150,7 @@ def _tracks(frames: _Frames) -> Iterator[_Track]:
             points,
             summary[summary["budget"] >= points["budget"].min()],
             frames.teachers.get(task),
-            published.matching(frames.published, frames.plan.get("tasks", {}).get(task), points),
+            published.matching(frames.published, asdict(frames.record.tasks[task]), points),
         )
 
 
@@ -121,20 +165,24 @@ def _of(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame[axes] == points[axes].iloc[0]).all(axis=1)]
 
 
-def _write_frame(path: Path, frame: pd.DataFrame) -> list[Path]:
-    """The frame as CSV for people and Parquet for programs."""
+def write_frame(path: Path, frame: pd.DataFrame) -> list[Path]:
+    """The frame as CSV for people and Parquet for programs; returns both paths."""
     csv, parquet = path.with_suffix(".csv"), path.with_suffix(".parquet")
-    write_bytes(csv, frame.to_csv(index=False, float_format="%.6g").encode())
-    write_bytes(parquet, frame.to_parquet(index=False))
+    frame.to_csv(csv, index=False, float_format="%.6f")
+    frame.to_parquet(parquet, index=False)
     return [csv, parquet]
 
 
 def _write_latex(folder: Path, frames: _Frames, tracks: list[_Track]) -> list[Path]:
-    papers = {track.name: tables.accuracy(_listed(track.curves), frames.roles, track.title) for track in tracks}
-    papers |= {page.plain(heading): table for heading, table in _over_tasks(frames).items()}
+    papers = {track.name: _accuracy(track) for track in tracks}
+    papers |= {plain(heading): table for heading, table in _over_tasks(frames).items()}
     for name, table in papers.items():
-        write_bytes(folder / f"{name}.tex", tables.latex(table, f"tab:{name}").encode())
+        (folder / f"{name}.tex").write_text(tables.latex(table, f"tab:{name}"), "utf-8")
     return [folder / f"{name}.tex" for name in papers]
+
+
+def _accuracy(track: _Track) -> tables.Table:
+    return tables.accuracy(_listed(track.curves), track.frames.roles, track.title, track.frames.no_ranking)
 
 
 def _draw(folder: Path, track: _Track) -> list[Path]:
@@ -150,18 +198,17 @@ def _draw(folder: Path, track: _Track) -> list[Path]:
     return drawn
 
 
-def _shown(run: Path, track: _Track) -> page.Track:
+def _shown(folder: Path, store: Path, track: _Track) -> page.Track:
     frames = track.frames
     chart = charts.accuracy_vs_queries(track.curves, frames.roles, track.teacher, track.published)
     cells = _of(frames.cells, track.points)
     shown = [
-        tables.accuracy(_listed(track.curves), frames.roles, track.title),
+        _accuracy(track),
         tables.cost(_of(frames.efficiency, track.points), cells, frames.roles),
         tables.parts(_listed(track.curves)),
     ]
-    return page.Track(
-        track.title, _harmless(chart.to_json()), [table for table in shown if table], page.samples(run, cells)
-    )
+    strips = page.samples(folder, store, cells)
+    return page.Track(track.title, _harmless(chart.to_json()), [table for table in shown if table], strips)
 
 
 def _harmless(json: str) -> str:
@@ -172,18 +219,19 @@ def _harmless(json: str) -> str:
 def _over_tasks(frames: _Frames) -> dict[str, tables.Table]:
     """For each pair of tracks' answers and inputs, the two comparisons over tasks."""
     shown = {}
-    for (answers, inputs), shares in frames.shares.groupby(["answers", "inputs"], sort=False):
-        shown[f"Over tasks, {answers}, {inputs} inputs"] = tables.shares(shares)
+    for (answers, inputs), scores in frames.scores.groupby(["answers", "inputs"], sort=False):
+        shown[f"Over tasks, {answers}, {inputs} inputs"] = tables.scores(scores, frames.no_ranking)
         pairs = frames.improvements
         pairs = pairs[(pairs["answers"] == answers) & (pairs["inputs"] == inputs)]
         if len(pairs):
-            shown[f"Probability of improvement, {answers}, {inputs} inputs"] = tables.improvements(pairs)
+            heading = f"Probability of improvement, {answers}, {inputs} inputs"
+            shown[heading] = tables.improvements(pairs, frames.no_ranking)
     return shown
 
 
 def _below(frames: _Frames) -> dict[str, tables.Table]:
     """The tables below the tracks, by their headings."""
-    datasets = {parts["dataset"] for parts in frames.plan.get("tasks", {}).values()}
+    datasets = {parts.dataset for parts in frames.record.tasks.values()}
     rest = {
         "Runs without a result": tables.lacking(frames.cells),
         "Published numbers": tables.published(frames.published[frames.published["dataset"].isin(datasets)]),

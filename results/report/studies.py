@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.report.figures import STYLE, WIDTH, save
-from results.report.numbers import short
+from results.report.style import short
 
 COLOUR = sns.color_palette("colorblind")[0]
 REST = "0.55"

@@ -1,14 +1,16 @@
-"""How a method looks wherever it is drawn: colour, dash and marker together, for eyes that tell few colours apart."""
+"""How a method looks wherever it is drawn, and how names and numbers are written.
 
-from collections.abc import Iterable, Mapping
+Colour, dash and marker go together, for eyes that tell few colours apart.
+"""
+
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-import seaborn as sns
+from results.records import CONTROL, RANKED, REFERENCE
 
-CONTROLS = {"noise"}  # what any method must beat
-RANKED, CONTROL, REFERENCE = "ranked", "control", "not data-free"  # the roles
 DASHES = ((), (5, 1), (3, 1, 1, 1), (4, 1, 1, 1, 1, 1))
 DOTS = (1, 1.65)
 # matplotlib's name of a marker -> plotly's
@@ -62,13 +64,10 @@ class Look:
         return (MARKERS | THIN_MARKERS)[self.marker]
 
 
-def roles(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Label -> ranked, control, or not data-free: only the ranked are compared with each other."""
-    return {entry["method"]: _role(entry) for entry in entries}
-
-
 def looks(roles: Mapping[str, str]) -> dict[str, Look]:
     """Label -> its look, the same in every figure of a run. Those that stand in no ranking are grey, and dotted."""
+    import seaborn as sns  # takes a second, which commands that draw nothing do not pay
+
     colours = cycle(colour for colour in sns.color_palette("colorblind").as_hex() if colour != ITS_GREY)
     dashes, markers, thin = cycle(DASHES), cycle(MARKERS), cycle(THIN_MARKERS)
     return {
@@ -84,7 +83,14 @@ def named(label: str, role: str) -> str:
     return f"{label} ({role})" if role == REFERENCE else label
 
 
-def _role(entry: Mapping[str, Any]) -> str:
-    if entry["data"] != "none":
-        return REFERENCE
-    return CONTROL if entry["kind"] in CONTROLS else RANKED
+def short(queries: float) -> str:
+    """2500 -> 2.5k, 20000000 -> 20M."""
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if queries >= size:
+            return f"{queries / size:g}{suffix}"
+    return f"{queries:g}"
+
+
+def plain(text: str) -> str:
+    """A text as a name for files and anchors: a-z, 0-9, dots and dashes. Two texts may have one name."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")

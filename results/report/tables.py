@@ -1,5 +1,6 @@
 """Tables for people: what a page and a LaTeX file show, from the frames of a run."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,19 +8,22 @@ from typing import Any
 import pandas as pd
 
 from results.curves import TARGETS, apart
-from results.report.numbers import short
-from results.report.style import CONTROL, RANKED, REFERENCE, named
-from results.statistics import tied
+from results.records import CONTROL, RANKED, REFERENCE
+from results.report.style import named, short
+from results.statistics import against_best
 
 Row = dict[Any, Any]  # of a frame, column -> value
 BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands in no ranking
 NOTHING = "-"
 FAR = 1e15  # sorts what was not reached behind whatever was
-RULES = (
-    "Test accuracy in percent, mean ± standard deviation over seeds{n}. Bold: the best of the data-free methods; "
-    "†: not separable from it (Welch's t-test at 5 %, three seeds or more). Set apart and in no ranking: controls, and "
-    "methods that are not data-free. A method that is not above the controls has learnt nothing that noise does not "
-    "teach."
+TIED, UNTESTED = " †", " (no test)"  # marks of what is not the best
+RANKING = (
+    "Bold: the best of the data-free methods; †: not separable from it (Welch's t-test, three seeds or more, 5 % over "
+    "all pairs of a column by Holm's method)."
+)
+ASIDES = (
+    "Set apart and in no ranking: controls, and methods that are not data-free. A method that is not above the "
+    "controls has learnt nothing that noise does not teach."
 )
 
 
@@ -41,23 +45,27 @@ class Table:
     rows: list[list[Field]]
 
 
-def accuracy(summary: pd.DataFrame, roles: dict[str, str], title: str) -> Table:
+def accuracy(summary: pd.DataFrame, roles: dict[str, str], title: str, no_ranking: str = "") -> Table:
     """One task and track: a row a method, a column a budget, the best in bold and its ties marked.
 
-    summary: rows of curves.summary at the listed budgets.
+    summary: rows of curves.summary at the listed budgets. no_ranking: why nothing is to be marked, if it is not.
     """
     budgets = sorted(summary["budget"].unique())
-    best = {budget: _best(rows, roles) for budget, rows in summary.groupby("budget")}
+    marks = {} if no_ranking else {budget: _marks(rows, roles) for budget, rows in summary.groupby("budget")}
+    tested = any(mark not in {BEST, UNTESTED} for marked in marks.values() for mark in marked.values())
     same_n = summary["n"].nunique() == 1
     rows = []
     for row in _by_role(summary.drop_duplicates(["method", "protocol"]).to_dict("records"), roles):
         own = summary[(summary["method"] == row["method"]) & (summary["protocol"] == row["protocol"])]
         at = {point["budget"]: point for point in own.to_dict("records")}
-        fields = [_accuracy(at.get(budget), best[budget], roles[row["method"]], same_n) for budget in budgets]
+        fields = [_accuracy(at.get(budget), marks.get(budget, {}), roles, same_n, tested) for budget in budgets]
         rows.append([_label(row["method"], roles), Field(row["protocol"]), *fields])
     n = f", n = {summary['n'].iloc[0]}" if same_n else ", n in brackets"
+    means = f"Test accuracy in percent, mean ± standard deviation over seeds{n}."
+    ranking = _unranked(no_ranking) if no_ranking else _ranking(marks, tested)
     columns = ["method", "protocol", *(short(budget) for budget in budgets)]
-    return Table(f"{title}. {RULES.format(n=n)}{_beaten(summary, roles)}", columns, rows)
+    caption = " ".join(filter(None, (f"{title}.", means, ranking, ASIDES, _beaten(summary, roles))))
+    return Table(caption, columns, rows)
 
 
 def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -> Table:
@@ -66,20 +74,20 @@ def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -
     efficiency: rows of curves.efficiency. cells: rows of curves.cells.
     """
     done = cells[cells["state"] == "done"]
+    same_n = efficiency["n"].nunique() == 1
     largest = done[done["budget"] == done.groupby("method")["budget"].transform("max")]
     totals = largest.groupby("method")[["budget", "spent", "distinct", "seconds"]].mean().to_dict("index")
     rows = []
     for row in _by_role(efficiency.to_dict("records"), roles):
-        total: Row = totals[row["method"]]
-        label, area = _label(row["method"], roles), Field(_percent(row["area"]), row["area"])
+        n = "" if same_n or pd.isna(row["area"]) else f" ({row['n']})"
+        label, area = _label(row["method"], roles), Field(_percent(row["area"]) + n, row["area"])
         reached = [_reached(row, share) for share in TARGETS]
-        counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
-        rows.append([label, area, *reached, *counts, Field(_time(total["seconds"]), total["seconds"])])
+        rows.append([label, area, *reached, *_totals(totals.get(row["method"]))])
     columns = ["method", "area", *(f"to {100 * share:.0f} %" for share in TARGETS)]
     caption = (
-        "Area: mean accuracy in percent over log queries, over the listed budgets. To 50, 75, 90 %: queries to that "
-        "share of the teacher's accuracy, mean over seeds, or how many of them came so far. Spent and distinct: what "
-        "the meter counted in a run of the largest budget, the last unfinished round included, and the different "
+        f"{_areas(efficiency)} To 50, 75, 90 %: queries to that share of the teacher's "
+        "accuracy, mean over seeds, or how many of them came so far. Spent and distinct: what the meter "
+        "counted in a run of the largest budget, the last unfinished round included, and the different "
         "images among it. Time: of such a run. Means over seeds."
     )
     return Table(caption, [*columns, "budget", "spent", "distinct", "time"], rows)
@@ -99,8 +107,8 @@ def parts(summary: pd.DataFrame) -> Table | None:
     return Table(caption, ["method", "part", "budget", "accuracy", "agreement"], rows) if rows else None
 
 
-def shares(frame: pd.DataFrame) -> Table:
-    """aggregate.shares of one kind of answer and input: a row a method, a column a budget."""
+def scores(frame: pd.DataFrame, no_ranking: str = "") -> Table:
+    """aggregate.scores of one kind of answer and input: a row a method, a column a budget."""
     budgets = sorted(frame["budget"].unique())
     rows = []
     for (over, label, role), group in frame.groupby(["over", "method", "role"], sort=False):
@@ -113,14 +121,15 @@ def shares(frame: pd.DataFrame) -> Table:
         ]
         rows.append([*scope, *_by_budget(group, "iqm", budgets, look)])
     caption = (
-        "Interquartile mean over tasks and seeds of student accuracy / teacher accuracy, in percent, with 95 % "
-        "intervals of a bootstrap stratified by task (three seeds or more), over the tasks that all data-free methods "
-        "have."
+        "Interquartile mean over tasks of the mean score over seeds, over the tasks that all data-free methods have. "
+        "Score: (accuracy - chance) / (the teacher's accuracy - chance), in percent; chance: 1 / classes. In brackets: "
+        "95 % intervals of Student's t for these tasks and other seeds; none where a task has fewer than three seeds."
     )
-    return Table(caption + _left_out(frame), ["over", "method", "tasks", "runs", *map(short, budgets)], rows)
+    told = " ".join(filter(None, (caption, _unranked(no_ranking), _left_out(frame))))
+    return Table(told, ["over", "method", "tasks", "runs", *map(short, budgets)], rows)
 
 
-def improvements(frame: pd.DataFrame) -> Table:
+def improvements(frame: pd.DataFrame, no_ranking: str = "") -> Table:
     """aggregate.improvements of one kind of answer and input: a row a pair of methods, a column a budget."""
     budgets = sorted(frame["budget"].unique())
     rows = [
@@ -129,9 +138,11 @@ def improvements(frame: pd.DataFrame) -> Table:
     ]
     caption = (
         "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of seeds "
-        "in which the first method is above the second, ties half, with 95 % stratified bootstrap intervals."
+        "in which the first method is above the second, ties half. In brackets: 95 % intervals of Wilson for these "
+        "tasks and other seeds, on the safe side; none where a task has fewer than three seeds."
     )
-    return Table(caption, ["over", "method", "above", "tasks", *map(short, budgets)], rows)
+    told = " ".join(filter(None, (caption, _unranked(no_ranking))))
+    return Table(told, ["over", "method", "above", "tasks", *map(short, budgets)], rows)
 
 
 def lacking(cells: pd.DataFrame) -> Table | None:
@@ -141,7 +152,8 @@ def lacking(cells: pd.DataFrame) -> Table | None:
     for _, group in rest.groupby(["state", "method", "budget", "reason"], sort=False):
         row, tasks = group.iloc[0], list(group["task"].unique())
         counts = [Field(short(row["budget"]), row["budget"]), Field(str(len(group)), len(group))]
-        rows.append([Field(row["state"]), Field(row["method"]), *counts, Field(_listed(tasks)), Field(row["reason"])])
+        reason = row["reason"] + ("; run again with --rerun" if row["state"] == "stale" else "")
+        rows.append([Field(row["state"]), Field(row["method"]), *counts, Field(_listed(tasks)), Field(reason)])
     columns = ["state", "method", "budget", "runs", "tasks", "reason"]
     return Table("Planned runs without a result.", columns, rows) if rows else None
 
@@ -188,28 +200,59 @@ def _escaped(text: object) -> str:
     return "".join(_SPECIAL.get(sign, sign) for sign in str(text))
 
 
-def _best(rows: pd.DataFrame, roles: dict[str, str]) -> Row | None:
-    """The row of the best ranked method, if there are two or more to rank."""
+def _marks(rows: pd.DataFrame, roles: dict[str, str]) -> dict[str, str]:
+    """Of one budget, the mark of each ranked method: BEST, TIED, UNTESTED or nothing; none for one method alone."""
     ranked = rows[rows["method"].map(roles) == RANKED]
-    return ranked.nlargest(1, "accuracy").to_dict("records")[0] if len(ranked) > 1 else None
+    if len(ranked) < 2:
+        return {}
+    p = against_best(ranked["accuracy"], ranked["spread"], ranked["n"])
+    marks = [UNTESTED if math.isnan(value) else TIED if value >= 0.05 else "" for value in p]
+    marks[int(ranked["accuracy"].to_numpy().argmax())] = BEST
+    return dict(zip(ranked["method"], marks, strict=True))
 
 
-def _accuracy(row: Row | None, best: Row | None, role: str, same_n: bool) -> Field:
+def _accuracy(row: Row | None, marks: dict[str, str], roles: dict[str, str], same_n: bool, tested: bool) -> Field:
     if row is None:
         return Field(NOTHING, -1)
     text = _percent(row["accuracy"], row["spread"]) + ("" if same_n else f" ({row['n']})")
-    if role != RANKED:
+    if roles[row["method"]] != RANKED:
         return Field(text, row["accuracy"], ASIDE)
-    if best is None:
-        return Field(text, row["accuracy"])
-    if row["method"] == best["method"]:
+    mark = marks.get(row["method"], "")
+    if mark == BEST:
         return Field(text, row["accuracy"], BEST)
-    mark = " †" if tied(_sample(row), _sample(best)) else ""
-    return Field(text + mark, row["accuracy"])
+    return Field(text + (mark if tested else ""), row["accuracy"])
 
 
-def _sample(row: Row) -> tuple[float, float, int]:
-    return row["accuracy"], row["spread"], row["n"]
+def _ranking(marks: dict[Any, dict[str, str]], tested: bool) -> str:
+    """What bold and † mean, where there is anything to rank."""
+    if not any(marks.values()):
+        return ""
+    return RANKING if tested else "Bold: the best of the data-free methods. No test: fewer than three seeds."
+
+
+def _unranked(reason: str) -> str:
+    return f"No ranking: {reason.rstrip('.')}." if reason else ""
+
+
+def _areas(efficiency: pd.DataFrame) -> str:
+    """What area means in this table, over which budgets, and who has none."""
+    ranges = efficiency.loc[efficiency["area"].notna(), "area_over"].unique()
+    if not len(ranges):
+        return f"No area: {efficiency['area_over'].iloc[0].removeprefix('nothing: ')}."
+    text = (
+        f"Area: mean accuracy in percent over log queries from {ranges[0]}, the budgets that all data-free methods "
+        "have with all their seeds."
+    )
+    lacking = efficiency.loc[efficiency["area"].isna(), "method"]
+    return text + (f" {', '.join(lacking)}: no area, for want of some of these budgets." if len(lacking) else "")
+
+
+def _totals(total: Row | None) -> list[Field]:
+    """Budget, spent, distinct and time; dashes where no run of the largest budget is done."""
+    if total is None:
+        return [Field(NOTHING, -1)] * 4
+    counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
+    return [*counts, Field(_time(total["seconds"]), total["seconds"])]
 
 
 def _beaten(summary: pd.DataFrame, roles: dict[str, str]) -> str:
@@ -218,7 +261,7 @@ def _beaten(summary: pd.DataFrame, roles: dict[str, str]) -> str:
     if not {RANKED, CONTROL} <= set(highest):
         return ""
     budgets = [short(budget) for budget in highest.index[highest[RANKED] <= highest[CONTROL]]]
-    return f" No data-free method is above the best control at {', '.join(budgets)} queries." if budgets else ""
+    return f"No data-free method is above the best control at {', '.join(budgets)} queries." if budgets else ""
 
 
 def _by_role(rows: Iterable[Row], roles: dict[str, str]) -> list[Row]:
@@ -270,7 +313,7 @@ def _left_out(frame: pd.DataFrame) -> str:
     groups = frame[frame["left_out"] != ""].groupby(["over", "left_out"], sort=False)["budget"]
     told = (f"{over} at {', '.join(map(short, budgets.unique()))}: {what}" for (over, what), budgets in groups)
     listed = "; ".join(told)
-    return f" Left out, as not all have it: {listed}." if listed else ""
+    return f"Left out, as not all have it: {listed}." if listed else ""
 
 
 def _published(row: Row) -> str:
