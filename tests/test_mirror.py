@@ -1,7 +1,9 @@
 """MLflow as people use it, against a real tracking server: curves, cells, several folders, bad addresses."""
 
+import os
 import secrets
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -63,17 +65,26 @@ def serving(folder: Path, port: int) -> Iterator[str]:
     uri = f"http://127.0.0.1:{port}"
     store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port), *store]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process,
+    ):
+        try:
+            wait_until_it_answers(uri, folder / "log")
+            yield uri
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too, which may not have heard of each other yet
+
+
+def wait_until_it_answers(uri: str, log: Path) -> None:
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{uri}/health", timeout=1).close()
+        except OSError:
+            time.sleep(0.5)
         else:
-            pytest.fail(f"no mlflow server: {(folder / 'log').read_text()}")
-        yield uri
-        process.terminate()
+            return
+    pytest.fail(f"no mlflow server: {log.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +294,13 @@ def test_a_curve_file_that_is_cut_short_fails_its_cell_and_nothing_else(finished
     assert "done.json" in cells["noise digits-lenet 40 labels s1"].data.tags["reason"]
 
 
+def test_a_run_without_a_result_has_its_failures_and_no_curve(finished: Path, server: str) -> None:
+    for done in (finished.parent / "cells").glob("*/done.json"):
+        fail(done.parent)
+    assert synchronise(finished, server) == CELLS
+    assert not shows(server, finished, "curve")
+
+
 def test_a_kept_student_is_a_model(finished: Path, server: str) -> None:
     synchronise(finished, server)
     kept = shows(server, finished, "cell")["noise digits-lenet 100 labels s0"]
@@ -374,7 +392,7 @@ def test_a_server_that_never_answers_holds_up_nothing(finished: Path, monkeypatc
 def test_a_fault_of_the_mirror_is_told_and_does_not_end_the_run(
     finished: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.mirror.mirror.content.mean_curves", lambda *_: 1 / 0)
+    monkeypatch.setattr("bench.mirror.mirror.mean_curves", lambda *_: 1 / 0)
     (line,) = follow(finished, server)
     assert "ZeroDivisionError" in line
 
@@ -423,7 +441,9 @@ def test_each_bad_address_is_one_line_within_seconds(finished: Path, tmp_path: P
 
 
 def database_of_another_mlflow(path: Path) -> Path:
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    ours = path.with_name("ours.db")
+    MlflowClient(f"sqlite:///{ours}").search_experiments()
+    shutil.copy(ours, path)  # MLflow looks at a schema once in a process
     with sqlite3.connect(path) as database:
         database.execute("update alembic_version set version_num = 'feedfeedfeed'")
     database.close()

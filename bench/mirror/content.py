@@ -45,8 +45,8 @@ def key_of(tags: dict[str, str]) -> str:
     return " ".join((tags["bench.shows"], tags.get("bench.cell") or tags.get("bench.curve", ""))).strip()
 
 
-def cells(entries: list[Entry], folder: Path, versions: Mapping[str, Versions]) -> Iterator[Content]:
-    """Each cell that came to an end; where that of an entry did not, those that ran in its place.
+def ended_cells(entries: list[Entry], folder: Path, versions: Mapping[str, Versions]) -> Iterator[Content]:
+    """Each cell that came to an end; of an entry whose own has no result, also those that ran in its place.
 
     folder: where cells lie. versions: kind of method -> those by which a result is `stale` or not.
     """
@@ -55,7 +55,7 @@ def cells(entries: list[Entry], folder: Path, versions: Mapping[str, Versions]) 
             state = state_of(folder / cell, versions.get(entry.kind)) if cell else None
             if cell and state and state.name in ENDINGS:
                 yield _cell(entry, budget, folder / cell, state)
-                if budget == entry.budget:
+                if state.name == "done":
                     break
 
 

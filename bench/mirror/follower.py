@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.mirror.mirror import Mirror
-from bench.mirror.server import Elsewhere, TrackingError, shown
+from bench.mirror.server import Elsewhere, TrackingError, short, shown
 from results.records import Versions
 
 
@@ -52,9 +52,10 @@ class Follower:
             while not self._left_early and not self._catch_up(report=True) and time.monotonic() < until:
                 time.sleep(1)
         except Exception as error:  # a fault of ours, which is none of the run's
-            told = " ".join(str(error).split())[:300]
             self._warned = False
-            self._tell(f"gets no more of this run: {type(error).__name__}: {told}")
+            self._tell(f"gets no more of this run: {type(error).__name__}: {short(error)}")
+        finally:
+            self._close()
 
     def _catch_up(self, *, report: bool) -> bool:
         """Mirror what is new; returns whether that is settled: False while another process has its turn."""
@@ -66,11 +67,14 @@ class Follower:
         except Elsewhere:
             return False
         except TrackingError as error:
-            if self._mirror:
-                self._mirror.close()  # the next one looks anew at what is there
-            self._mirror = None
+            self._close()  # the next mirror looks anew at what is there
             self._tell(f"does not answer, results are on disk: bench sync {self._run.name} later ({error})")
         return True
+
+    def _close(self) -> None:
+        if self._mirror:
+            self._mirror.close()
+        self._mirror = None
 
     def _tell(self, line: str) -> None:
         if not self._warned:

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.mirror import content
-from bench.mirror.content import Content, key_of
+from bench.mirror.content import Content, ended_cells, key_of, mean_curves
 from bench.mirror.server import SERVED, Elsewhere, connect, guarded
 from bench.mirror.student import log_student
 from results.records import Entry, RunRecord, Versions, read
@@ -65,9 +64,9 @@ class Mirror:
         record = read(self._run / "run.json", RunRecord)
         with guarded():
             self._hold()
-            cells = content.cells(record.entries, self._cells, {**record.versions, **self._versions})
+            cells = ended_cells(record.entries, self._cells, {**record.versions, **self._versions})
             added = self._add_cells(cells, self._home("report and cells"))
-            self._add_curves(content.mean_curves(self._run, record.entries, self._versions))
+            self._add_curves(mean_curves(self._run, record.entries, self._versions))
         return added
 
     def sync_study(self, entries: list[Entry], files: list[Path]) -> int:
@@ -76,7 +75,7 @@ class Mirror:
             self._hold()
             home = self._home("study")
             self._log_files(home, dict.fromkeys(files, ""))
-            return self._add_cells(content.cells(entries, self._cells, self._versions), home)
+            return self._add_cells(ended_cells(entries, self._cells, self._versions), home)
 
     def log_report(self) -> None:
         """Put the run's page, figures and tables, as they are now, where MLflow shows them.

@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 PATIENCE = 7  # seconds in which a database has to answer
+HALF = 120  # characters of a long message
 SERVED = ("http", "databricks", "uc")  # such a place knows where artifacts go; a database does not
 
 
@@ -40,23 +41,29 @@ def shown(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", "", re.sub(r"(?<=\S)\?\S+=\S*", "", text))
 
 
+def short(error: BaseException) -> str:
+    """What an error says, in one line without secrets; of a long one the beginning and the end, where causes stand."""
+    line = shown(" ".join(str(error).split()))
+    return line if len(line) <= 2 * HALF else f"{line[:HALF]} ... {line[-HALF:]}"
+
+
 def connect(uri: str) -> "MlflowClient":
     """A client of what lies at the address; TrackingError for what cannot be one."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
     try:
         with guarded():
+            from mlflow import MlflowClient
+
             _try_database(uri)
             return MlflowClient(tracking_uri=uri)
     except ImportError as error:
-        raise TrackingError(f"a driver for this address is not installed: {error}") from error
+        raise TrackingError(f"a driver for this address is not installed: {short(error)}") from error
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """Whatever a client may raise about its server is a TrackingError of one line."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # before the first import, which reads some of it
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -64,7 +71,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(shown(" ".join(str(error).split()))[:300]) from error
+        raise TrackingError(short(error)) from error
 
 
 def _try_database(uri: str) -> None:

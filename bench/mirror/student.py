@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
+from bench.mirror.server import short
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,7 +17,7 @@ def log_student(client: "MlflowClient", run_id: str, task: str, folder: Path) ->
     try:
         _log(client, run_id, task, folder / "student.pt")
     except (UsageError, RuntimeError) as error:  # a task of a folder of images, or a network that has changed since
-        return f"student not shown as a model: {' '.join(str(error).split())[:300]}"
+        return f"student not shown as a model: {short(error)}"
     return None
 
 
