@@ -16,7 +16,7 @@ from bench.boxes import teachers
 from bench.cells.cell import Cell
 from bench.cells.code import versions_of
 from bench.grids.plan import Planned, entry
-from bench.mirror import Mirror, TrackingError
+from bench.mirror import Mirror, TrackingError, shown
 from bench.provenance import public
 from bench.tasks.table import task_of
 from bench.tuning.study import BUDGET, Places, Study, counted
@@ -211,10 +211,10 @@ def mirror(
     if uri == "off":
         return
     try:
-        mirrored = Mirror(places.folder(study), uri, places.root / "cells")
-        mirrored.sync_study(entries(study, searched), files)
+        with Mirror(places.folder(study), uri, places.root / "cells") as mirrored:
+            mirrored.sync_study(entries(study, searched), files)
     except TrackingError as error:
-        warn(f"MLflow at {uri} does not answer, the study is on disk: the same command tries again ({error})")
+        warn(f"MLflow at {shown(uri)} does not answer, the study is on disk: the same command tries again ({error})")
 
 
 def entries(study: Study, searched: optuna.Study) -> list[Entry]:
