@@ -24,9 +24,10 @@ class Pool:
             self._answers.append(answers)
 
     def batches(self, size: int, rng: Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """One pass over the pool in random order: float images in [0, 1] and their answers, `size` at a time."""
+        """One pass over the pool in random order: float images in [0, 1] and their answers, in `batch_sizes`."""
         images, answers = self._joined()
-        for index in torch.randperm(len(images), generator=rng, device=images.device).split(size):
+        order = torch.randperm(len(images), generator=rng, device=images.device)
+        for index in order.split(batch_sizes(len(images), size)):
             yield images[index].float().div(255), None if answers is None else answers[index]
 
     def _joined(self) -> tuple[Tensor, Tensor | None]:
@@ -39,6 +40,16 @@ class Pool:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._images, self._answers = list(state_dict["images"]), list(state_dict["answers"])
+
+
+def batch_sizes(n: int, size: int) -> list[int]:
+    """How n images part into batches of `size` and a last, smaller one.
+
+    An image left over alone joins the batch before it: batch norm may not train on one image, and how many are left
+    over is chance.
+    """
+    sizes = [size] * (n // size) + [n % size] * (n % size > 0)
+    return [*sizes[:-2], size + 1] if n > size and n % size == 1 else sizes
 
 
 def to_8_bits(images: Tensor) -> Tensor:

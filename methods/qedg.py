@@ -18,8 +18,7 @@ Differs from the released code:
     one augmentation stands for four: the generator is trained on images that are moved, mirrored and
     rotated; before the query the colours change too, in images of 3 channels. Random perspective,
     erasing, saturation and (while the generator trains) colour are left out;
-    passes over the pool are shuffled and keep the last, smaller batch, unless it is one image (released:
-    neither shuffled nor kept);
+    passes over the pool are shuffled and keep the last, smaller batch (released: neither shuffled nor kept);
     the query-free mirroring is always on: the scripts' `--free_aug False` is read as true;
     the student after the last round is the result, not the best by Cohen's kappa on the test set.
 """
@@ -157,8 +156,6 @@ def train_on_pool(
         losses = []
         for images, labels in pool.batches(batch_size, run.rng):
             assert labels is not None, "each image was labelled when it was kept"
-            if len(images) == 1 < len(pool):
-                continue  # batch norm may not train on one image, and how many are left over is chance
             if torch.rand((), generator=run.rng, device=run.device) < config.free_flip:
                 images = free_augment(images, student, run.rng)
             loss = misfit_loss(student(images), labels, config.misfit_weight)

@@ -34,7 +34,7 @@ from torch import Generator, Tensor, nn
 
 from budgets import Oracle
 from methods.boundary import Crossed, Search, nearest
-from methods.pool import to_8_bits
+from methods.pool import batch_sizes, to_8_bits
 from methods.run import Run
 from methods.search import Log, Range
 
@@ -200,7 +200,7 @@ def train_pass(student: nn.Module, optimizer: torch.optim.Adam, samples: Samples
     student.train()
     losses = []
     order = torch.randperm(len(samples.images), generator=run.rng, device=run.device)
-    for batch in order.split(config.train_batch_size):
+    for batch in order.split(batch_sizes(len(order), config.train_batch_size)):
         outputs = student(samples.images[batch])
         loss = distillation_loss(outputs, samples.logits[batch], samples.classes[batch], config.temperature)
         optimizer.zero_grad()
