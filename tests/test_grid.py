@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from support import CPU, digits_cell
 
-from bench.boxes.teachers import TeacherRecord
 from bench.cells import run
 from bench.cells.cell import Cell
 from bench.cells.run import run_cell
@@ -16,6 +15,7 @@ from bench.errors import UsageError
 from bench.grids import definition as grids
 from bench.grids.definition import Grid, Planned, configure, plan, select
 from budgets import Budget
+from results.records import TeacherRecord
 
 NO_DATA = Path("no-data")
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageStat
 from support import CPU, digits_cell
 
-from bench.boxes import teachers
+from bench.boxes import box, teachers
 from bench.cells import run
 from bench.cells.cell import Cell
 from bench.cells.run import MARKS, CellFailed, run_cell
@@ -198,7 +198,7 @@ def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(train
     student = run.networks.build("lenet-bn", (1, 8, 8), 10)
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
     test = run.sources.load("digits", NO_DATA).test
-    assert teachers.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]
+    assert box.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]
 
 
 def test_a_network_shown_beside_the_student_has_figures_of_its_own(trained: Path) -> None:

@@ -1,23 +1,26 @@
 """Teachers: made from the training split alone, always the same, known by a hash, and refused when they are not it."""
 
-import json
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support import CPU
+from support import CPU, rewrite_teacher
 from torch import Tensor, nn
 
-from bench.boxes import teachers
+from bench.boxes import box, teachers
+from bench.boxes.box import Teacher
 from bench.boxes.recipes import RECIPES
-from bench.boxes.teachers import Teacher, TeacherRecord
 from bench.errors import UsageError
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.data.sources import Dataset, Split
 from bench.tasks.table import task_of
+from results.records import TeacherRecord
+from results.store import lock
 
 TASK = task_of("digits-lenet")
 NO_DATA = Path("no-data")
@@ -56,15 +59,41 @@ def test_a_trained_teacher_knows_digits_and_its_accuracies_are_on_record(teacher
     assert record is not None
     teacher, digits = teachers.load(TASK, teacher_root, CPU), sources.load("digits", NO_DATA)
     assert record.hash == teachers.content_hash(teacher)
-    assert record.test_accuracy == teachers.accuracy(teacher, digits.test)
-    assert record.validation_accuracy == teachers.accuracy(teacher, digits.validation)
+    assert record.test_accuracy == box.accuracy(teacher, digits.test)
+    assert record.validation_accuracy == box.accuracy(teacher, digits.validation)
     assert record.test_accuracy > 0.8
 
 
-def test_the_recipe_and_the_task_are_kept_beside_the_weights(teacher_root: Path) -> None:
-    kept = json.loads((teachers.folder_of(TASK, teacher_root) / "teacher.json").read_text())
-    assert kept["recipe"]["epochs"] == 3
-    assert kept["task"]["dataset"] == "digits"
+def test_one_file_holds_the_weights_and_says_how_they_came_about(teacher_root: Path) -> None:
+    description = teachers.description_of(TASK, teacher_root)
+    assert description is not None
+    assert description.origin["recipe"]["epochs"] == 3
+    assert description.task["dataset"] == "digits"
+    assert (description.machine.threads, description.machine.precision) == (1, "float32")
+    assert sorted(file.name for file in teachers.folder_of(TASK, teacher_root).iterdir()) == ["lock", "teacher.pt"]
+    assert torch.load(teachers.file_of(TASK, teacher_root), weights_only=True).keys() == (
+        teachers.untrained(TASK).state_dict().keys()
+    )
+
+
+def test_a_plan_reads_the_record_without_the_weights(teacher_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", None)
+    assert teachers.record_of(TASK, teacher_root) is not None
+
+
+def test_the_second_to_train_a_teacher_waits_and_takes_the_first_ones(
+    teacher_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "PAUSE", 0.01)
+    monkeypatch.setattr(teachers, "_train", None)  # whoever trains it here fails
+    file = teachers.file_of(TASK, tmp_path)
+    with ThreadPoolExecutor() as pool:
+        with lock(file.parent):
+            second = pool.submit(train, tmp_path)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+            shutil.copy(teachers.file_of(TASK, teacher_root), file)
+        assert second.result(timeout=30) == teachers.record_of(TASK, teacher_root)
 
 
 def test_a_teacher_that_was_not_trained_has_no_record_and_cannot_be_loaded(tmp_path: Path) -> None:
@@ -148,7 +177,7 @@ def test_the_teacher_normalises_by_the_moments_of_its_training_images(teacher_ro
     assert teacher.std.item() == pytest.approx(pixels.std().item(), rel=1e-5)
     images = torch.rand(5, 1, 8, 8)
     expected = teacher.network((images - pixels.mean()) / pixels.std()).softmax(dim=1)
-    torch.testing.assert_close(teachers.black_box(teacher)(images), expected)
+    torch.testing.assert_close(box.black_box(teacher)(images), expected)
 
 
 def test_each_channel_has_its_own_moments() -> None:
@@ -163,51 +192,44 @@ def test_a_loaded_teacher_is_frozen_and_in_eval_mode(teacher_root: Path) -> None
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     before = teachers.content_hash(teacher)
-    answer = teachers.black_box(teacher)(torch.rand(50, 1, 8, 8).requires_grad_())
+    answer = box.black_box(teacher)(torch.rand(50, 1, 8, 8).requires_grad_())
     assert not answer.requires_grad
     assert teachers.content_hash(teacher) == before
 
 
 def test_the_black_box_answers_with_probabilities(teacher_root: Path) -> None:
-    answer = teachers.black_box(teachers.load(TASK, teacher_root, CPU))(torch.rand(20, 1, 8, 8))
+    answer = box.black_box(teachers.load(TASK, teacher_root, CPU))(torch.rand(20, 1, 8, 8))
     assert answer.shape == (20, 10)
     assert answer.min() >= 0
     torch.testing.assert_close(answer.sum(dim=1), torch.ones(20))
 
 
-def tampered(folder: Path) -> None:
-    weights = torch.load(folder / "teacher.pt", weights_only=True)
-    weights["network.0.weight"][0, 0, 0, 0] += 1e-6
-    torch.save(weights, folder / "teacher.pt")
+def tampered(file: Path) -> None:
+    state = torch.load(file, weights_only=True)
+    state["network.0.weight"][0, 0, 0, 0] += 1e-6
+    rewrite_teacher(file, state)
 
 
-def of_another_network(folder: Path) -> None:
-    teacher = Teacher(networks.build("mlp", (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    torch.save(teacher.state_dict(), folder / "teacher.pt")
-
-
-def with_random_weights(folder: Path) -> None:
-    teacher = Teacher(networks.build("lenet-bn", (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    torch.save(teacher.state_dict(), folder / "teacher.pt")
-
-
-def shorten(name: str, to: int) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        (folder / name).write_bytes((folder / name).read_bytes()[:to])
+def of_another(network: str) -> Callable[[Path], None]:
+    def spoil(file: Path) -> None:
+        other = Teacher(networks.build(network, (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        rewrite_teacher(file, other.state_dict())
 
     return spoil
 
 
 SPOILERS: dict[str, Callable[[Path], object]] = {
     "one weight moved by a millionth": tampered,
-    "random weights": with_random_weights,
-    "another network": of_another_network,
-    "weights cut short": shorten("teacher.pt", 1000),
-    "no weights in the file": shorten("teacher.pt", 0),
-    "no file of weights": lambda folder: (folder / "teacher.pt").unlink(),
-    "no record": lambda folder: (folder / "teacher.json").unlink(),
-    "record cut short": shorten("teacher.json", 30),
-    "record of another make": lambda folder: (folder / "teacher.json").write_text('{"record": {"hash": "x"}}'),
+    "random weights": of_another("lenet-bn"),
+    "another network": of_another("mlp"),
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "cut to a thousand bytes": lambda file: file.write_bytes(file.read_bytes()[:1000]),
+    "empty": lambda file: file.write_bytes(b""),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "no record, as the first versions wrote it": lambda file: rewrite_teacher(file, schema=None),
+    "of a newer schema": lambda file: rewrite_teacher(file, schema=99),
+    "record of another make": lambda file: rewrite_teacher(file, record={"hash": "x"}),
+    "record of another type": lambda file: rewrite_teacher(file, record=[1, 2]),
 }
 
 
@@ -216,7 +238,7 @@ def test_a_teacher_that_is_not_the_one_on_record_is_refused_in_one_line_that_nam
     folder: Path, tmp_path: Path, spoil: str
 ) -> None:
     teachers.load(TASK, tmp_path, CPU)
-    SPOILERS[spoil](folder)
+    SPOILERS[spoil](folder / "teacher.pt")
     with pytest.raises(UsageError) as error:
         teachers.load(TASK, tmp_path, CPU)
     assert str(folder) in str(error.value)
@@ -246,13 +268,23 @@ def test_the_learning_rate_rises_to_a_fifth_of_the_way_and_falls_to_nothing() ->
     assert [teachers._triangle(share, peak=0.2) for share in shares] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"[]"])
+def test_a_broken_file_is_told_by_a_look_at_its_record_and_stays_where_it_is(folder: Path, content: bytes) -> None:
+    (folder / "teacher.pt").write_bytes(content)
+    with pytest.raises(UsageError, match="it is not whole, or of an earlier version; delete the folder"):
+        teachers.record_of(TASK, folder.parents[1])
+    with pytest.raises(UsageError, match="it is not whole"):
+        train(folder.parents[1])
+    assert (folder / "teacher.pt").read_bytes() == content
+
+
 def test_accuracy_is_the_share_of_images_with_the_true_label() -> None:
     split = Split(torch.zeros(5, 1, 1, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 0, 1]))
     split.images[:, 0, 0, 0] = torch.tensor([255, 255, 0, 255, 0])  # class 0 where the first pixel is the brighter
     split.images[:, 0, 0, 1] = 255 - split.images[:, 0, 0, 0]
-    assert teachers.accuracy(nn.Flatten(), split) == pytest.approx(3 / 5)
+    assert box.accuracy(nn.Flatten(), split) == pytest.approx(3 / 5)
 
 
 def test_batches_of_any_size_predict_the_same(teacher_root: Path) -> None:
     teacher, images = teachers.load(TASK, teacher_root, CPU), sources.load("digits", NO_DATA).test.images
-    assert torch.equal(teachers.predict(teacher, images, batch_size=7), teachers.predict(teacher, images))
+    assert torch.equal(box.predict(teacher, images, batch_size=7), box.predict(teacher, images))

@@ -1,21 +1,19 @@
-"""All teachers of some tasks: which are there, whether they are what their records say, and weights from elsewhere."""
+"""All teachers of some tasks: which are there, and whether they are what their records say."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench.boxes import teachers
 from bench.boxes.recipes import EXPECTED, name_of
 from bench.errors import UsageError
 from bench.grids import definition
+from bench.provenance import set_precision
 from bench.tasks.data import sources
 from bench.tasks.table import TASKS, Task, task_of
-from results.store import read_json
+from results.records import TeacherRecord
 
 SHORT_BY = 0.01  # a teacher that falls short of its expected accuracy by more is pointed out
 SAME = 0.002  # accuracies measured on another machine or device may differ by so much
@@ -28,7 +26,7 @@ class Line:
 
     teacher: str
     state: str
-    record: teachers.TeacherRecord | None = None
+    record: TeacherRecord | None = None
     note: str = ""
     wrong: bool = False
 
@@ -58,20 +56,17 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     }
 
 
-def _line(
-    name: str, task: Task, record: teachers.TeacherRecord | None, root: Path, data_folder: Path, *, gpu: bool
-) -> Line:
+def _line(name: str, task: Task, root: Path, data_folder: Path, *, gpu: bool) -> Line:
     """What is on record of a teacher, or why there is none."""
-    if record is None:
+    description = teachers.description_of(task, root)
+    if description is None:
         reason = definition.obstacle(task, data_folder, gpu)
         return Line(name, "cannot run here" if reason else "missing", note=reason or "")
-    weights = read_json(teachers.folder_of(task, root) / "teacher.json").get("weights")
-    return Line(name, "from elsewhere" if weights else "trained", record, _shortfall(name, record))
+    state = "from elsewhere" if "weights" in description.origin else "trained"
+    return Line(name, state, description.record, _shortfall(name, description.record))
 
 
-def _check(
-    name: str, task: Task, record: teachers.TeacherRecord, root: Path, data_folder: Path, device: torch.device
-) -> Line:
+def _check(name: str, task: Task, record: TeacherRecord, root: Path, data_folder: Path, device: torch.device) -> Line:
     """Whether a teacher on record has the hash and the accuracies that it should."""
     if reason := sources.missing(task.dataset, data_folder):
         return Line(name, "cannot check here", record, reason)
@@ -92,98 +87,21 @@ def lines(
     chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu: bool, check_on: str | None = None
 ) -> list[Line]:
     """A line for each teacher; check_on: a device on which to measure those there are again."""
+    if check_on:
+        set_precision()  # in which the accuracies on record were measured
     found = []
     for name, task in chosen.items():
-        record = teachers.record_of(task, root)
-        if check_on and record:
-            found.append(_check(name, task, record, root, data_folder, torch.device(check_on)))
-        else:
-            found.append(_line(name, task, record, root, data_folder, gpu=gpu))
+        try:
+            line = _line(name, task, root, data_folder, gpu=gpu)
+        except UsageError as error:
+            line = Line(name, "wrong", note=str(error), wrong=True)
+        if check_on and line.record:
+            line = _check(name, task, line.record, root, data_folder, torch.device(check_on))
+        found.append(line)
     return found
 
 
-def moments(mean: str | None, std: str | None) -> tuple[Tensor, Tensor] | None:
-    """`--mean` and `--std` as two vectors, or None if neither is given."""
-    if mean is None and std is None:
-        return None
-    try:
-        first, second = (torch.tensor([float(part) for part in (text or "").split(",")]) for text in (mean, std))
-    except ValueError as error:
-        raise UsageError(f"mean {mean}, std {std}: wanted both, numbers such as 0.5 or 0.5,0.4,0.4") from error
-    return first, second
-
-
-def install(
-    chosen: Mapping[str, Task],
-    file: Path,
-    root: Path,
-    data_folder: Path,
-    normalisation: tuple[Tensor, Tensor] | None = None,
-) -> teachers.TeacherRecord:
-    """Make weights from elsewhere the one chosen teacher, measured like a trained one, the file's SHA-256 on record.
-
-    normalisation: what the network's images are lessened and then divided by, each one number a channel; else what is
-    in the file, if it is of a teacher of ours, else the moments of the training split. Raises UsageError for what does
-    not fit.
-    """
-    if len(chosen) != 1:
-        raise UsageError(f"weights {file}: wanted one teacher to put them to, --task names {len(chosen)}")
-    [task] = chosen.values()
-    folder = teachers.folder_of(task, root)
-    if (folder / "teacher.json").exists():
-        raise UsageError(f"there is a teacher in {folder} already; delete the folder to put another there")
-    teacher, state = teachers.untrained(task), _state(file)
-    dataset = sources.load(task.dataset, data_folder)
-    mean, std = state.pop("mean", None), state.pop("std", None)
-    if normalisation is not None:
-        mean, std = (_per_channel(values, teacher.mean) for values in normalisation)
-    elif mean is None or std is None:
-        mean, std = teachers.moments(dataset.train.images)
-    weights = {f"network.{key}": value for key, value in state.items()}
-    _fill(teacher, {**weights, "mean": mean, "std": std}, file, task)
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    return teachers.keep(teacher, task, root, dataset, {"weights": {"file": file.name, "sha256": sha256}})
-
-
-def _state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, without the prefixes that wrappers leave."""
-    try:
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(f"weights {file} cannot be read ({type(error).__name__}): wanted a state dict") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"weights {file}: wanted a state dict, names and tensors and nothing else")
-    return {str(key).removeprefix("module.").removeprefix("network."): value for key, value in state.items()}
-
-
-def _fill(teacher: teachers.Teacher, state: dict[str, Tensor], file: Path, task: Task) -> None:
-    """Put the weights in; UsageError with the first names that do not fit."""
-    wanted = teacher.state_dict()
-    faults = {
-        "lacks": sorted(wanted.keys() - state.keys()),
-        "has unknown": sorted(state.keys() - wanted.keys()),
-        "has another shape for": sorted(
-            key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape
-        ),
-    }
-    for fault, keys in faults.items():
-        if keys:
-            names = ", ".join(key.removeprefix("network.") for key in keys[:3])
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise UsageError(
-                f"weights {file} do not fit {task.teacher} on {task.dataset}: the file {fault} {names}{more}"
-            )
-    teacher.load_state_dict(state)
-
-
-def _per_channel(values: Tensor, like: Tensor) -> Tensor:
-    if len(values) != len(like):
-        raise UsageError(f"--mean and --std: wanted {len(like)} numbers each, given {len(values)}")
-    return values.reshape(like.shape)
-
-
-def _shortfall(name: str, record: teachers.TeacherRecord) -> str:
+def _shortfall(name: str, record: TeacherRecord) -> str:
     expected = EXPECTED.get(name)
     if expected is None or record.test_accuracy >= expected.accuracy - SHORT_BY:
         return ""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bench.tasks.data.sources import source_of
 from bench.tasks.table import Task
 from methods.augment import Augment
 
@@ -74,4 +75,5 @@ def name_of(task: Task) -> str:
 
 def recipe_of(task: Task) -> Recipe:
     """The recipe of a task's teacher: its network's own, or that of the data set."""
-    return RECIPES.get(name_of(task)) or RECIPES[task.dataset]
+    kind = "folder" if source_of(task.dataset).root else task.dataset
+    return RECIPES.get(name_of(task)) or RECIPES[kind]

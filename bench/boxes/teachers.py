@@ -1,51 +1,58 @@
-"""Teachers: trained once by a fixed recipe, normalising inside themselves, known by the hash of their content."""
+"""Teachers: trained once by a fixed recipe, known by the hash of their content, each kept whole in one file.
+
+ROOT/teachers/NAME/teacher.pt    a torch file: the state dict, and in its archive the record, which a plan reads alone
+                   lock          held by the process that trains it
+"""
 
 import hashlib
 import io
 import json
-import math
-from collections.abc import Callable
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from bench.boxes.box import Teacher, accuracy
 from bench.boxes.recipes import Recipe, name_of, recipe_of
 from bench.errors import UsageError
+from bench.provenance import machine
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from methods.augment import augment
-from results.store import digest, read_json, write_bytes, write_json
+from methods.pool import batch_sizes
+from results.records import Machine, TeacherRecord
+from results.store import Busy, digest, lock, write_bytes
 
-
-class Teacher(nn.Module):
-    """A network behind its normalisation: float images N x C x H x W in [0, 1] -> logits N x K."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+SCHEMA = 2  # of a teacher's file; in the first, weights and record lay apart
+MEMBER = "archive/teacher.json"  # `archive/` is the folder that torch makes in its files
+PAUSE = 1.0  # seconds between looks at a teacher that another process trains
 
 
 @dataclass(frozen=True)
-class TeacherRecord:
-    """What is known of a trained teacher without loading it: its content hash, accuracy on both held-out splits."""
+class Description:
+    """What a teacher's file says besides its weights.
 
-    hash: str
-    validation_accuracy: float
-    test_accuracy: float
+    origin: its `recipe`, or the file whose `weights` it has. machine: what trained it, or examined it, if it is from
+    elsewhere.
+    """
+
+    record: TeacherRecord
+    origin: dict[str, Any]
+    task: dict[str, Any]
+    machine: Machine
+    schema: int = SCHEMA
+
+
+_DESCRIPTION = TypeAdapter(Description)
 
 
 def folder_of(task: Task, root: Path) -> Path:
@@ -54,23 +61,53 @@ def folder_of(task: Task, root: Path) -> Path:
     return root / "teachers" / f"{name_of(task)}-{digest(recipe)[:8]}"
 
 
+def file_of(task: Task, root: Path) -> Path:
+    """The file of the task's teacher, whether it is there or not."""
+    return folder_of(task, root) / "teacher.pt"
+
+
 def record_of(task: Task, root: Path) -> TeacherRecord | None:
-    """The record of the task's teacher, or None if it is not trained yet."""
-    path = folder_of(task, root) / "teacher.json"
-    return TeacherRecord(**read_json(path)["record"]) if path.exists() else None
+    """The record of the task's teacher, or None if it is not trained yet; UsageError for a file that is not whole."""
+    description = description_of(task, root)
+    return description.record if description else None
+
+
+def description_of(task: Task, root: Path) -> Description | None:
+    """What the teacher's file says, read without its weights; None and UsageError as `record_of` has them."""
+    path = file_of(task, root)
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read(MEMBER))
+        schema = content["schema"]
+    except Exception as error:  # zipfile and json raise all kinds for broken files
+        raise _refusal(path, "it is not whole, or of an earlier version") from error
+    if schema != SCHEMA:
+        raise _refusal(path, f"it has schema {schema!r}, this version reads {SCHEMA}")
+    try:
+        return _DESCRIPTION.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refusal(path, f"its {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def load(task: Task, root: Path, device: torch.device) -> Teacher:
     """The trained teacher, frozen, in eval mode; raises UsageError if its weights are not those on record."""
-    teacher, folder = untrained(task), folder_of(task, root)
+    teacher, path, record = untrained(task), file_of(task, root), record_of(task, root)
+    if record is None:
+        raise UsageError(f"there is no teacher {path}; bench teachers trains it")
     try:
-        record = record_of(task, root)
-        teacher.load_state_dict(torch.load(folder / "teacher.pt", map_location="cpu", weights_only=True))
+        teacher.load_state_dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
     except Exception as error:
-        raise UsageError(f"teacher in {folder} cannot be read ({type(error).__name__}); delete the folder") from error
-    if record is None or content_hash(teacher) != record.hash:
-        raise UsageError(f"teacher in {folder} is not the one on record; delete the folder to train it again")
+        raise _refusal(path, f"its weights do not fit ({type(error).__name__})") from error
+    if content_hash(teacher) != record.hash:
+        raise _refusal(path, "its weights are not those on record")
     return teacher.eval().requires_grad_(False).to(device)
+
+
+def _refusal(path: Path, reason: str) -> UsageError:
+    return UsageError(f"teacher {path} cannot be used: {reason}; delete the folder to train it again")
 
 
 def train(
@@ -78,8 +115,29 @@ def train(
 ) -> TeacherRecord:
     """Train the task's teacher on the training split alone and keep it; `report` is told the share done.
 
-    The weights after the last epoch are kept: neither held-out split chooses anything.
+    The weights after the last epoch are kept: neither held-out split chooses anything. Of several processes that are
+    to train it, one does; the others wait for it and return its record.
     """
+    with _turn(folder_of(task, root)):
+        return record_of(task, root) or _train(task, root, data_folder, device, report)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold the folder, as soon as no other process does."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock(folder))
+                break
+            except Busy:
+                time.sleep(PAUSE)
+        yield
+
+
+def _train(
+    task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[[float], None]
+) -> TeacherRecord:
     recipe = recipe_of(task)
     dataset = sources.load(task.dataset, data_folder)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -108,36 +166,14 @@ def examine(teacher: Teacher, dataset: sources.Dataset) -> TeacherRecord:
 
 
 def keep(teacher: Teacher, task: Task, root: Path, dataset: sources.Dataset, origin: dict[str, Any]) -> TeacherRecord:
-    """Write a teacher with its record; origin: how it came about."""
+    """Write a teacher with its record, by a process that holds its folder; origin: how it came about."""
     record = examine(teacher.eval().requires_grad_(False), dataset)
-    buffer = io.BytesIO()
-    torch.save(teacher.cpu().state_dict(), buffer)
-    folder = folder_of(task, root)
-    write_bytes(folder / "teacher.pt", buffer.getvalue())
-    write_json(folder / "teacher.json", {"record": asdict(record), **origin, "task": asdict(task)})
+    description = Description(record, origin, asdict(task), machine(teacher.mean.device))
+    torch.save(teacher.cpu().state_dict(), buffer := io.BytesIO())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(MEMBER, json.dumps(asdict(description), indent=1))
+    write_bytes(file_of(task, root), buffer.getvalue())
     return record
-
-
-def black_box(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The teacher as an oracle sees it: images in, probabilities N x K out, no gradient."""
-
-    def ask(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = teacher(images)
-            return logits.softmax(dim=1)
-
-    return ask
-
-
-@torch.no_grad()
-def predict(network: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
-    """Top-1 classes, int64 of N, of uint8 images N x C x H x W, by a network in eval mode."""
-    return torch.cat([network(batch.float().div(255)).argmax(dim=1) for batch in images.split(batch_size)])
-
-
-def accuracy(network: nn.Module, split: sources.Split) -> float:
-    """Share of the split on which the network has the true label."""
-    return (predict(network, split.images) == split.labels).double().mean().item()
 
 
 def content_hash(module: nn.Module) -> str:
@@ -168,12 +204,13 @@ def _fit(teacher: Teacher, train: sources.Split, recipe: Recipe, report: Callabl
         weight_decay=recipe.weight_decay,
         nesterov=True,
     )
-    steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    sizes = batch_sizes(len(train), recipe.batch_size)
+    steps = recipe.epochs * len(sizes)
     teacher.train()
     step = 0
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(train), generator=rng, device=rng.device)
-        for index in order.split(recipe.batch_size):
+        for index in order.split(sizes):
             optimizer.param_groups[0]["lr"] = recipe.lr * _triangle((step + 1) / steps, peak=0.2)
             views = augment(train.images[index].float().div(255), recipe.augment, recipe.crop_padding, rng)
             with torch.autocast(train.images.device.type, torch.bfloat16, enabled=train.images.is_cuda):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.boxes import teachers
+from bench.boxes import box, teachers
 from bench.cells import checkpoint
 from bench.cells.cell import Cell
 from bench.errors import UsageError
@@ -32,7 +32,7 @@ class Exam:
 
     def measure(self, student: nn.Module) -> dict[str, float]:
         """Each figure of a student in eval mode, as the share of images that it has right."""
-        answers = teachers.predict(student, self.images)
+        answers = box.predict(student, self.images)
         return {name: (answers == right).double().mean().item() for name, right in self.right.items()}
 
 
@@ -55,7 +55,7 @@ def exam_of(cell: Cell, dataset: sources.Dataset, teacher: nn.Module, root: Path
     """The exam that the cell names. On a split, the teacher's own answers pass no meter."""
     if cell.exam in {"test", "validation"}:
         split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
-        return Exam(split.images, {"accuracy": split.labels, "agreement": teachers.predict(teacher, split.images)})
+        return Exam(split.images, {"accuracy": split.labels, "agreement": box.predict(teacher, split.images)})
     saved = checkpoint.load(_file(cell.exam, root), cell.exam, device)
     if saved is None:
         raise UsageError(f"the held-out answers {cell.exam} are not in {root}; bench tune asks for them")
@@ -73,7 +73,7 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     if _file(name, root).exists():
         return name
     budget = Budget(queries, "labels", inputs)
-    oracle = Oracle(teachers.black_box(teacher), budget, shape=source.shape, classes=source.classes)
+    oracle = Oracle(box.black_box(teacher), budget, shape=source.shape, classes=source.classes)
     images = to_8_bits(multiscale(queries, source.shape, SCALES, torch.Generator().manual_seed(SEED)))
     answers = torch.cat([oracle(batch) for batch in images.split(500)])
     kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}

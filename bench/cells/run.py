@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.boxes import teachers
+from bench.boxes import box, teachers
 from bench.cells import checkpoint
 from bench.cells.cell import Cell, code_version
 from bench.cells.exam import exam_of, sealed
@@ -138,7 +138,7 @@ class _Running:
         self.method = METHODS[cell.method]
         self.config = self.method.Config.model_validate_json(cell.config)
         self.exam = exam_of(cell, dataset, teacher, root, device)
-        self.samples = Samples(teachers.black_box(teacher))
+        self.samples = Samples(box.black_box(teacher))
         self.oracle = Oracle(self.samples, cell.budget, shape=source.shape, classes=source.classes)
         self.saved = checkpoint.load(folder / "checkpoint.pt", code_version(cell.method), device) or {}
         # One seed for the weights, so that all methods start from the same student, another for the method.

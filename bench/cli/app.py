@@ -145,6 +145,7 @@ def teachers(
 ) -> None:
     """Train the teachers that are missing, and list all."""
     from bench.boxes import listing
+    from bench.boxes.weights import install, normalisation
     from bench.cli import show
     from bench.executors import prepare
     from bench.tasks import image_folder
@@ -157,7 +158,7 @@ def teachers(
     if not (check or dry_run):
         _must_be_writable(out)
     if weights is not None:
-        listing.install(chosen, weights, out, data, listing.moments(mean, std))
+        install(chosen, weights, out, data, normalisation(mean, std))
     elif not (check or dry_run):
         missing = listing.trainable(chosen, out, data, gpu=gpu)
         _decode(console, {task.dataset for task in missing.values()}, data, outside, where, out)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.boxes.teachers import black_box
+from bench.boxes.box import black_box
 from budgets import Answers, Budget, BudgetExhausted, Oracle
 from methods.run import Run
 

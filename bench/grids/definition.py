@@ -20,6 +20,7 @@ from bench.tasks.data import sources
 from bench.tasks.table import Task, task_of
 from budgets import Answers, Budget, BudgetError, Inputs, parse_queries
 from methods import METHODS
+from results.records import TeacherRecord
 
 SHIPPED = Path(__file__).with_name("shipped")
 BOUNDS = {"": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -335,7 +336,7 @@ def _hits(rule: dict[str, str], item: Planned, task: Task, queries: int) -> bool
     return all(_matches(axis, glob, *values[axis]) for axis, glob in rule.items())
 
 
-def _with_cell(item: Planned, record: teachers.TeacherRecord, states: "_States") -> Planned:
+def _with_cell(item: Planned, record: TeacherRecord, states: "_States") -> Planned:
     cell = Cell(item.task, item.method, item.config, item.budget, item.seed, record.hash)
     parts = (item.label, item.task, item.method, item.config, item.budget, item.budgets, item.protocol, item.seed)
     return Planned(*parts, cell, None, states.of(cell))  # three times as fast as `replace`, and plans are large
