@@ -159,19 +159,22 @@ def test_a_file_of_weights_cut_short_is_told_in_one_line(
     assert_refused(file, tmp_path, "cannot be read")
 
 
-NO_WEIGHTS: dict[str, Callable[[Path], object]] = {
-    "no file": lambda _: None,
-    "a folder": Path.mkdir,
-    "text": lambda file: file.write_text("no weights"),
-    "a link that loops": lambda file: file.symlink_to(file),
-    "a terabyte of nothing": lambda file: (file.touch(), os.truncate(file, 2**40)),
+NO_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no file": (lambda _: None, "there is no such file"),
+    "a folder": (Path.mkdir, "there is no such file"),
+    "a pipe": (os.mkfifo, "there is no such file"),
+    "a device without end": (lambda file: file.symlink_to("/dev/zero"), "there is no such file"),
+    "a link that loops": (lambda file: file.symlink_to(file), "there is no such file"),
+    "text": (lambda file: file.write_text("no weights"), "cannot be read (UnpicklingError)"),
+    "a terabyte of nothing": (lambda file: (file.touch(), os.truncate(file, 2**40)), "cannot be read"),
 }
 
 
 @pytest.mark.parametrize("kind", NO_WEIGHTS)
 def test_what_is_no_file_of_weights_is_told_in_one_line(tmp_path: Path, kind: str) -> None:
-    NO_WEIGHTS[kind](tmp_path / "theirs.pt")
-    assert_refused(tmp_path / "theirs.pt", tmp_path, "cannot be read")
+    make, told = NO_WEIGHTS[kind]
+    make(tmp_path / "theirs.pt")
+    assert_refused(tmp_path / "theirs.pt", tmp_path, told)
 
 
 def test_a_place_that_is_taken_or_being_trained_is_left_alone(trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Weights from elsewhere: a state dict becomes a task's teacher, measured like a trained one."""
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,8 @@ def _filled(task: Task, file: Path, dataset: sources.Dataset, given: tuple[Tenso
 
 def _state(file: Path) -> dict[str, Tensor]:
     """The tensors of a state dict by name, without the prefixes that wrappers leave."""
+    if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises in a folder that may not be looked into
+        raise UsageError(f"weights {file}: there is no such file")
     try:
         state: Any = torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
     except Exception as error:
