@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 class UsageError(Exception):
     """Bad input. The command line prints its one line and exits with 2."""
 
+    def __init__(self, line: str) -> None:
+        """line: what it names may be a file whose name is no text, or breaks the line; that is escaped."""
+        super().__init__(line.encode(errors="backslashreplace").decode().replace("\n", "\\n"))
+
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not among the known ones."""

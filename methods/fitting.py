@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from methods.augment import Augment, augment
-from methods.pool import Pool, batches_in
+from methods.pool import Pool, batch_sizes
 from methods.run import Run
 from methods.search import Choice, Log
 
@@ -43,7 +43,7 @@ def fit(
     student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, recipe: Recipe, run: Run
 ) -> Iterator[dict[str, float]]:
     """Train on the labelled pool without a query; one round a pass."""
-    per_pass = batches_in(len(pool), recipe.batch_size)
+    per_pass = len(batch_sizes(len(pool), recipe.batch_size))
     passes = max(recipe.passes, math.ceil(recipe.min_steps / per_pass))
     for done in range(run.round, passes):
         student.train()

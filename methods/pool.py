@@ -24,9 +24,10 @@ class Pool:
             self._answers.append(answers)
 
     def batches(self, size: int, rng: Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """One pass over the pool in random order: float images in [0, 1] and their answers, batches of `size`."""
+        """One pass over the pool in random order: float images in [0, 1] and their answers, in `batch_sizes`."""
         images, answers = self._joined()
-        for index in batches_of(torch.randperm(len(images), generator=rng, device=images.device), size):
+        order = torch.randperm(len(images), generator=rng, device=images.device)
+        for index in order.split(batch_sizes(len(images), size)):
             yield images[index].float().div(255), None if answers is None else answers[index]
 
     def _joined(self) -> tuple[Tensor, Tensor | None]:
@@ -41,20 +42,14 @@ class Pool:
         self._images, self._answers = list(state_dict["images"]), list(state_dict["answers"])
 
 
-def batches_of(order: Tensor, size: int) -> list[Tensor]:
-    """The order in batches of that size; a last one of a single image goes to the one before.
+def batch_sizes(n: int, size: int) -> list[int]:
+    """How n images part into batches of `size` and a last, smaller one.
 
-    Batch norm cannot train on one image where nothing of it is left but a vector, and how many are left over is chance.
+    An image left over alone joins the batch before it: batch norm may not train on one image, and how many are left
+    over is chance.
     """
-    parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1 < size:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
-
-
-def batches_in(n: int, size: int) -> int:
-    """How many batches `batches_of` makes of n images."""
-    return len(batches_of(torch.empty(n), size))
+    sizes = [size] * (n // size) + [n % size] * (n % size > 0)
+    return [*sizes[:-2], size + 1] if n > size and n % size == 1 else sizes
 
 
 def to_8_bits(images: Tensor) -> Tensor:

@@ -18,8 +18,7 @@ Differs from the released code:
     one augmentation stands for four: the generator is trained on images that are moved, mirrored and
     rotated; before the query the colours change too, in images of 3 channels. Random perspective,
     erasing, saturation and (while the generator trains) colour are left out;
-    passes over the pool are shuffled and keep the last, smaller batch, unless it is one image (released:
-    neither shuffled nor kept);
+    passes over the pool are shuffled and keep the last, smaller batch (released: neither shuffled nor kept);
     the query-free mirroring is always on: the scripts' `--free_aug False` is read as true;
     the student after the last round is the result, not the best by Cohen's kappa on the test set.
 """

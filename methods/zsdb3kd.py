@@ -34,14 +34,13 @@ from torch import Generator, Tensor, nn
 
 from budgets import Oracle
 from methods.boundary import Crossed, Search, nearest
-from methods.pool import batches_of, to_8_bits
+from methods.pool import batch_sizes, to_8_bits
 from methods.run import Run
 from methods.search import Log, Range
 
 ANSWERS = ("labels", "probs")  # of probabilities it looks at the top-1 class only
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
 
 NOISE_BATCH = 1000  # images of noise asked about in one call
 
@@ -201,7 +200,7 @@ def train_pass(student: nn.Module, optimizer: torch.optim.Adam, samples: Samples
     student.train()
     losses = []
     order = torch.randperm(len(samples.images), generator=run.rng, device=run.device)
-    for batch in batches_of(order, config.train_batch_size):
+    for batch in order.split(batch_sizes(len(order), config.train_batch_size)):
         outputs = student(samples.images[batch])
         loss = distillation_loss(outputs, samples.logits[batch], samples.classes[batch], config.temperature)
         optimizer.zero_grad()

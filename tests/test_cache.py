@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -53,11 +53,52 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(monkeypatch: py
         cache.kept("set", "1", lambda: {"x": torch.zeros(1)})
 
 
-def test_a_broken_file_in_the_cache_is_told_by_name(cache_folder: Path) -> None:
-    cache.kept("set", "1", lambda: {"x": torch.zeros(1)})
-    (cache_folder / "set.1.pt").write_bytes(b"broken")
-    with pytest.raises(UsageError, match=r"set\.1\.pt in the cache cannot be read"):
-        cache.kept("set", "1", refuse)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_broken_file_in_the_cache_is_made_anew(cache_folder: Path, share: float) -> None:
+    cache.kept("set", "1", lambda: {"x": torch.zeros(1000)})
+    content = (cache_folder / "set.1.pt").read_bytes()
+    (cache_folder / "set.1.pt").write_bytes(content[: int(share * len(content))])
+    assert cache.kept("set", "1", lambda: {"x": torch.ones(1)})["x"].item() == 1
+    assert cache.kept("set", "1", refuse)["x"].item() == 1
+    assert [path.name for path in cache_folder.iterdir()] == ["set.1.pt"]
+
+
+def test_what_another_process_throws_away_at_once_is_there_all_the_same(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "write_with", lambda *_: cache_folder.mkdir())
+    assert cache.kept("set", "1", lambda: {"x": torch.ones(1)})["x"].item() == 1
+
+
+def test_two_processes_of_the_same_number_can_write_the_same_file(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in two containers on one volume: the second begins and ends while the first is writing."""
+
+    def save(content: dict[str, Any], file: IO[bytes]) -> None:
+        monkeypatch.undo()
+        monkeypatch.setenv("BENCH_CACHE", str(cache_folder))
+        cache.kept("set", "1", lambda: {"x": torch.zeros(1)})
+        torch.save(content, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    assert cache.kept("set", "1", lambda: {"x": torch.ones(1)})["x"].item() == 1
+    assert [path.name for path in cache_folder.iterdir()] == ["set.1.pt"]
+
+
+def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "set" / "inner").mkdir(parents=True)
+    for name in ("a", "b", "c"):  # each followed forty times over would never end
+        (tmp_path / "set" / "inner" / name).symlink_to(tmp_path / "set")
+    assert cache.fingerprint(tmp_path, ["set"]) == cache.fingerprint(tmp_path, ["set"])
+
+
+@pytest.mark.parametrize("target", ["itself", "nothing"])
+def test_what_cannot_be_looked_at_is_told_by_name(tmp_path: Path, target: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "itself").symlink_to(target)
+    with pytest.raises(UsageError, match=r"set/itself cannot be read: "):
+        cache.fingerprint(tmp_path, ["set"])
 
 
 def test_the_fingerprint_sees_names_sizes_and_times_of_all_files_in_folders(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Any folder of images as a task: what it becomes, what it is called, and what is refused."""
 
+import io
+import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +15,11 @@ from PIL import Image
 from support import bench
 from test_cli import OFF
 
-from bench.boxes.recipes import RECIPES
+from bench.boxes.recipes import RECIPES, recipe_of
 from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.data.sources import SOURCES
-from bench.tasks.image_folder import Folder, parse, register
+from bench.tasks.image_folder import Folder, parse, register, split
 from bench.tasks.table import TASKS
 
 
@@ -35,7 +39,7 @@ def draw(root: Path, side: int = 40, colour: bool = False, test: str = "test") -
 @pytest.fixture(autouse=True)
 def tables_as_before() -> Iterator[None]:
     """What a test registers is gone after it."""
-    tables: list[dict[str, Any]] = [SOURCES, TASKS, RECIPES]
+    tables: list[dict[str, Any]] = [SOURCES, TASKS]
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
@@ -43,8 +47,15 @@ def tables_as_before() -> Iterator[None]:
         table.update(content)
 
 
+def bomb() -> bytes:
+    """A small PNG that says it has 50,000 pixels a side."""
+    Image.new("L", (1, 1)).save(buffer := io.BytesIO(), "PNG")
+    header = b"IHDR" + struct.pack(">II", 50_000, 50_000) + buffer.getvalue()[24:29]
+    return buffer.getvalue()[:12] + header + struct.pack(">I", zlib.crc32(header)) + buffer.getvalue()[33:]
+
+
 def task_of(root: Path, teacher: str = "lenet5", student: str = "mlp") -> str:
-    return register(Folder(root.resolve(), teacher, student))
+    return register(parse(f"folder:{root}@{teacher},{student}"))
 
 
 def test_a_folder_becomes_a_task_named_by_itself_and_its_content(tmp_path: Path) -> None:
@@ -53,7 +64,7 @@ def test_a_folder_becomes_a_task_named_by_itself_and_its_content(tmp_path: Path)
     assert name == f"{TASKS[name].dataset}-lenet5-mlp"
     assert TASKS[name].dataset.startswith("folder-my-pets-")
     assert (source.shape, source.classes) == ((1, 32, 32), 3)
-    assert RECIPES[TASKS[name].dataset] is RECIPES["folder"]
+    assert recipe_of(TASKS[name]) is RECIPES["folder"]
     dataset = sources.load(TASKS[name].dataset, Path("elsewhere"))
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 18]
     thirds = dataset.test.images.float().mean(dim=(1, 2))[:, [5, 16, 27]]
@@ -96,11 +107,72 @@ def test_the_test_part_may_be_called_val_and_hidden_files_are_passed_over(tmp_pa
         ("folder:pets", ("resnet18", "resnet18")),
         ("folder:pets@lenet5", ("lenet5", "lenet5")),
         ("folder:pets@lenet5,mlp", ("lenet5", "mlp")),
+        ("folder:pets@", ("resnet18", "resnet18")),
     ],
 )
 def test_the_networks_stand_after_the_folder(text: str, networks: tuple[str, str]) -> None:
     folder = parse(text)
     assert folder == Folder(Path("pets").resolve(), *networks)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "teacher"),
+    [
+        ("folder:/a@b/c", "/a@b/c", "resnet18"),
+        ("folder:/a@b/c@lenet5", "/a@b/c", "lenet5"),
+        ("folder:/pets@home/", "/pets@home", "resnet18"),
+        ("folder:/pets@home@lenet5", "/pets@home", "lenet5"),
+    ],
+)
+def test_a_path_may_have_an_at_in_it(text: str, path: str, teacher: str) -> None:
+    assert parse(text) == Folder(Path(path), teacher, teacher)
+
+
+@pytest.mark.parametrize("text", ["folder:", "folder:@lenet5"])
+def test_a_folder_without_a_path_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="wanted folder:PATH"):
+        parse(text)
+
+
+def test_folders_and_globs_may_stand_in_one_list() -> None:
+    made, globs = split(["digits*,mnist*,folder:/pets@lenet5,mlp,folder:/other", "svhn*"])
+    assert made == [Folder(Path("/pets"), "lenet5", "mlp"), Folder(Path("/other"), "resnet18", "resnet18")]
+    assert globs == ["digits*,mnist*", "svhn*"]
+
+
+NAMES = {"spaces": "my own  pets", "brackets": "[bold]pets[1]{x}*?", "no text": os.fsdecode(b"pets-\xff\xfe")}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_folders_classes_and_images_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    name = NAMES[kind]
+    root = draw(tmp_path / name)
+    for part in ("train", "test"):
+        (root / part / "cats").rename(root / part / name)
+        (root / part / name / "00.png").rename(root / part / name / f"{name}.png")
+    dataset = TASKS[task_of(root)].dataset
+    assert len(sources.load(dataset, tmp_path).test) == 18
+    assert TASKS[task_of(root)].dataset == dataset
+    monkeypatch.chdir(tmp_path)
+    assert bench("plan", "--task", f"folder:{name}@lenet5", "--method", "noise-uniform", "--budget", "250") == 0
+    (root / "train" / name / f"{name}.png").write_text("no image")
+    assert bench("plan", "--task", f"folder:{name}@lenet5", "--method", "noise-uniform", "--budget", "250") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.removesuffix("\n").isprintable()
+    assert error.endswith(".png is no image that can be read\n")
+
+
+def test_links_to_classes_and_images_are_followed(tmp_path: Path) -> None:
+    root = draw(tmp_path / "pets")
+    name = task_of(root)
+    (root / "train" / "cats").rename(tmp_path / "elsewhere")
+    (root / "train" / "cats").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "00.png").rename(tmp_path / "one.png")
+    (tmp_path / "elsewhere" / "00.png").symlink_to(tmp_path / "one.png")
+    assert task_of(root) == name
 
 
 def test_the_default_networks_need_no_naming_and_want_a_gpu(tmp_path: Path) -> None:
@@ -118,6 +190,42 @@ SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class": (
         lambda root: [shutil.rmtree(root / part / name) for part in ("train", "test") for name in ("dogs", "owls")],
         "1 class in train, wanted 2 or more",
+    ),
+    "an empty class": (
+        lambda root: [file.unlink() for file in (root / "train/dogs").iterdir()],
+        "no image in train/dogs",
+    ),
+    "an empty class to test": (
+        lambda root: [file.unlink() for file in (root / "test/owls").iterdir()],
+        "no image in test/owls",
+    ),
+    "two images": (
+        lambda root: [
+            *(shutil.rmtree(root / part / "owls") for part in ("train", "test")),
+            *(file.unlink() for file in (root / "train").glob("*/*.png") if file.name != "00.png"),
+        ],
+        "2 images in train, wanted 3 or more",
+    ),
+    "a folder that is a link to itself": (
+        lambda root: (shutil.rmtree(root), root.symlink_to(root)),
+        "there is no such folder",
+    ),
+    "a link to itself": (lambda root: (root / "train/cats/a.png").symlink_to("a.png"), "train/cats/a.png cannot be"),
+    "a link to nothing": (lambda root: (root / "train/cats/a.png").symlink_to("b.png"), "train/cats/a.png cannot be"),
+    "a link to a folder above": (lambda root: (root / "train/cats/a").symlink_to(root), "train/cats/a is no image"),
+    "a class that is a link to a folder above": (
+        lambda root: [(root / part / "all").symlink_to(root) for part in ("train", "test")],
+        "train/all/test is no image",
+    ),
+    "a pipe": (lambda root: os.mkfifo(root / "train/cats/a.png"), "train/cats/a.png is no image"),
+    "an empty file": (lambda root: (root / "train/cats/00.png").write_bytes(b""), "train/cats/00.png is no image"),
+    "16 bits": (
+        lambda root: Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16)).save(root / "train/cats/00.png"),
+        "train/cats/00.png has more than 8 bits a channel, wanted 8",
+    ),
+    "a bomb": (
+        lambda root: (root / "train/cats/00.png").write_bytes(bomb()),
+        "train/cats/00.png is no image that can be read",
     ),
     "text": (lambda root: (root / "train/cats/a.txt").write_text("cat"), "train/cats/a.txt is no image"),
     "a folder among images": (lambda root: (root / "test/owls/more").mkdir(), "test/owls/more is no image"),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from methods.pool import Pool, to_8_bits
+from methods.pool import Pool, batch_sizes, to_8_bits
 
 UNHURRIED = settings(deadline=None, derandomize=True)  # a busy machine is no failure
 LEVELS = torch.arange(256)
@@ -56,8 +56,18 @@ def test_in_every_pass_each_image_comes_once_and_its_answer_with_it(sizes: list[
         answers = torch.cat([given for _, given in passed if given is not None])
         assert torch.equal(torch.cat([images for images, _ in passed]).flatten(), answers / 255)
         assert sorted(answers.tolist()) == list(range(start))
-        assert [len(images) for images, _ in passed[:-1]] == [size] * (len(passed) - 1)
+        assert [len(images) for images, _ in passed] == batch_sizes(start, size)
     assert len(pool) == start
+
+
+@UNHURRIED
+@given(n=st.integers(0, 60), size=st.integers(1, 12))
+def test_batches_are_what_a_plain_split_gives_but_where_one_image_would_be_left_alone(n: int, size: int) -> None:
+    plain = [len(part) for part in torch.arange(n).split(size)] if n else []
+    if size > 1 and n > 1 and plain[-1] == 1:
+        assert batch_sizes(n, size) == [*plain[:-2], size + 1]
+    else:
+        assert batch_sizes(n, size) == plain
 
 
 def test_the_order_changes_from_pass_to_pass_and_comes_from_the_generator() -> None:

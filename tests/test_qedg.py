@@ -9,7 +9,6 @@ from support import RecordingTeacher, make_oracle, make_run, small_student
 from torch import Tensor, nn
 
 from methods import qedg
-from methods.pool import Pool
 
 SMALL: dict[str, object] = {
     "batch_size": 12,
@@ -122,11 +121,3 @@ def test_a_student_that_is_always_sure_still_ends_the_run() -> None:
 def test_a_resumed_run_ends_as_an_unbroken_one(stop_after: int) -> None:
     settings = {**SMALL, "threshold": 0.0, "least_kept": 0.6}  # 8 queries a round: 4 rounds, then 3 final ones
     assert_resuming_changes_nothing("qedg", 30, "labels", stop_after, **settings)
-
-
-def test_a_lone_last_image_does_not_stop_batch_norm() -> None:
-    student = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 4))
-    pool = Pool()
-    pool.add(torch.rand(5, 1, 8, 8, generator=rng()), torch.arange(5) % 4)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
-    assert qedg.train_on_pool(student, optimizer, pool, 4, qedg.Config(), make_run()) > 0

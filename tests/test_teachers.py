@@ -1,5 +1,6 @@
 """Teachers: made from the training split alone, always the same, known by a hash, and refused when they are not it."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CPU
+from support import CPU, rewrite_teacher
 from torch import Tensor, nn
 
 from bench.boxes import box, teachers
@@ -19,6 +20,7 @@ from bench.tasks.data import sources
 from bench.tasks.data.sources import Dataset, Split
 from bench.tasks.table import task_of
 from results.records import TeacherRecord
+from results.store import lock
 
 TASK = task_of("digits-lenet")
 NO_DATA = Path("no-data")
@@ -62,25 +64,36 @@ def test_a_trained_teacher_knows_digits_and_its_accuracies_are_on_record(teacher
     assert record.test_accuracy > 0.8
 
 
-def test_the_recipe_the_task_and_the_machine_are_kept_beside_the_weights(teacher_root: Path) -> None:
-    kept = teachers.kept_of(TASK, teacher_root)
-    assert kept is not None
-    assert kept.origin["recipe"]["epochs"] == 3
-    assert kept.origin["task"]["dataset"] == "digits"
-    assert kept.origin["machine"]["torch"] == torch.__version__
+def test_one_file_holds_the_weights_and_says_how_they_came_about(teacher_root: Path) -> None:
+    description = teachers.description_of(TASK, teacher_root)
+    assert description is not None
+    assert description.origin["recipe"]["epochs"] == 3
+    assert description.task["dataset"] == "digits"
+    assert (description.machine.threads, description.machine.precision) == (1, "float32")
+    assert sorted(file.name for file in teachers.folder_of(TASK, teacher_root).iterdir()) == ["lock", "teacher.pt"]
+    assert torch.load(teachers.file_of(TASK, teacher_root), weights_only=True).keys() == (
+        teachers.untrained(TASK).state_dict().keys()
+    )
 
 
-def test_of_several_processes_that_want_a_teacher_one_trains_it_and_all_have_its_record(tmp_path: Path) -> None:
-    shares: list[float] = []
+def test_a_plan_reads_the_record_without_the_weights(teacher_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", None)
+    assert teachers.record_of(TASK, teacher_root) is not None
 
-    def train_and_note() -> TeacherRecord:
-        return train(tmp_path, shares.append)
 
-    with ThreadPoolExecutor(3) as pool:
-        records = [task.result() for task in [pool.submit(train_and_note) for _ in range(3)]]
-    assert len(shares) == 3, "the epochs of one training"
-    assert records == [teachers.record_of(TASK, tmp_path)] * 3
-    assert [file.name for file in teachers.folder_of(TASK, tmp_path).iterdir() if file.name != "lock"] == ["teacher.pt"]
+def test_the_second_to_train_a_teacher_waits_and_takes_the_first_ones(
+    teacher_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "PAUSE", 0.01)
+    monkeypatch.setattr(teachers, "_train", None)  # whoever trains it here fails
+    file = teachers.file_of(TASK, tmp_path)
+    with ThreadPoolExecutor() as pool:
+        with lock(file.parent):
+            second = pool.submit(train, tmp_path)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+            shutil.copy(teachers.file_of(TASK, teacher_root), file)
+        assert second.result(timeout=30) == teachers.record_of(TASK, teacher_root)
 
 
 def test_a_teacher_that_was_not_trained_has_no_record_and_cannot_be_loaded(tmp_path: Path) -> None:
@@ -191,45 +204,32 @@ def test_the_black_box_answers_with_probabilities(teacher_root: Path) -> None:
     torch.testing.assert_close(answer.sum(dim=1), torch.ones(20))
 
 
-def change(folder: Path, **parts: object) -> None:
-    file = folder / "teacher.pt"
-    torch.save({**torch.load(file, weights_only=True), **parts}, file)
+def tampered(file: Path) -> None:
+    state = torch.load(file, weights_only=True)
+    state["network.0.weight"][0, 0, 0, 0] += 1e-6
+    rewrite_teacher(file, state)
 
 
-def tampered(folder: Path) -> None:
-    weights = torch.load(folder / "teacher.pt", weights_only=True)["weights"]
-    weights["network.0.weight"][0, 0, 0, 0] += 1e-6
-    change(folder, weights=weights)
-
-
-def of_another_network(folder: Path) -> None:
-    teacher = Teacher(networks.build("mlp", (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    change(folder, weights=teacher.state_dict())
-
-
-def with_random_weights(folder: Path) -> None:
-    teacher = Teacher(networks.build("lenet-bn", (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    change(folder, weights=teacher.state_dict())
-
-
-def shorten(to: int) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        file = folder / "teacher.pt"
-        file.write_bytes(file.read_bytes()[:to])
+def of_another(network: str) -> Callable[[Path], None]:
+    def spoil(file: Path) -> None:
+        other = Teacher(networks.build(network, (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        rewrite_teacher(file, other.state_dict())
 
     return spoil
 
 
 SPOILERS: dict[str, Callable[[Path], object]] = {
     "one weight moved by a millionth": tampered,
-    "random weights": with_random_weights,
-    "another network": of_another_network,
-    "cut short": shorten(1000),
-    "empty": shorten(0),
-    "a record of another make": lambda folder: change(folder, record={"hash": "x"}),
-    "no record": lambda folder: torch.save({"schema": 2}, folder / "teacher.pt"),
-    "a state dict": lambda folder: torch.save(nn.Linear(2, 2).state_dict(), folder / "teacher.pt"),
-    "text": lambda folder: (folder / "teacher.pt").write_text("{}"),
+    "random weights": of_another("lenet-bn"),
+    "another network": of_another("mlp"),
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "cut to a thousand bytes": lambda file: file.write_bytes(file.read_bytes()[:1000]),
+    "empty": lambda file: file.write_bytes(b""),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "no record, as the first versions wrote it": lambda file: rewrite_teacher(file, schema=None),
+    "of a newer schema": lambda file: rewrite_teacher(file, schema=99),
+    "record of another make": lambda file: rewrite_teacher(file, record={"hash": "x"}),
+    "record of another type": lambda file: rewrite_teacher(file, record=[1, 2]),
 }
 
 
@@ -238,20 +238,12 @@ def test_a_teacher_that_is_not_the_one_on_record_is_refused_in_one_line_that_nam
     folder: Path, tmp_path: Path, spoil: str
 ) -> None:
     teachers.load(TASK, tmp_path, CPU)
-    SPOILERS[spoil](folder)
+    SPOILERS[spoil](folder / "teacher.pt")
     with pytest.raises(UsageError) as error:
         teachers.load(TASK, tmp_path, CPU)
     assert str(folder) in str(error.value)
     assert "delete the folder" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_teacher_that_a_newer_version_kept_is_named_and_left(folder: Path, tmp_path: Path) -> None:
-    change(folder, schema=99)
-    with pytest.raises(UsageError, match="has schema 99, this version reads 2: a newer bench wrote it"):
-        teachers.load(TASK, tmp_path, CPU)
-    with pytest.raises(UsageError, match="has schema 99"):
-        train(tmp_path)
 
 
 def test_the_hash_knows_names_shapes_values_and_buffers() -> None:
@@ -274,6 +266,16 @@ def test_the_hash_knows_names_shapes_values_and_buffers() -> None:
 def test_the_learning_rate_rises_to_a_fifth_of_the_way_and_falls_to_nothing() -> None:
     shares = (0, 0.1, 0.2, 0.6, 1)
     assert [teachers._triangle(share, peak=0.2) for share in shares] == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"[]"])
+def test_a_broken_file_is_told_by_a_look_at_its_record_and_stays_where_it_is(folder: Path, content: bytes) -> None:
+    (folder / "teacher.pt").write_bytes(content)
+    with pytest.raises(UsageError, match="it is not whole, or of an earlier version; delete the folder"):
+        teachers.record_of(TASK, folder.parents[1])
+    with pytest.raises(UsageError, match="it is not whole"):
+        train(folder.parents[1])
+    assert (folder / "teacher.pt").read_bytes() == content
 
 
 def test_accuracy_is_the_share_of_images_with_the_true_label() -> None:

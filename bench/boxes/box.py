@@ -1,4 +1,4 @@
-"""Who answers: a network behind its normalisation, and what is asked of one, by an oracle or by an exam."""
+"""What answers: a teacher, which normalises inside itself; the door to it; and how well any network does on a split."""
 
 from collections.abc import Callable
 
@@ -25,12 +25,12 @@ class Teacher(nn.Module):
         return logits
 
 
-def black_box(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The teacher as an oracle sees it: images in, probabilities N x K out, no gradient."""
+def black_box(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network as an oracle sees it: images in, probabilities N x K out, no gradient."""
 
     def ask(images: Tensor) -> Tensor:
         with torch.no_grad():
-            logits: Tensor = teacher(images)
+            logits: Tensor = network(images)
             return logits.softmax(dim=1)
 
     return ask

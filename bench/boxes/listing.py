@@ -10,6 +10,7 @@ from bench.boxes import teachers
 from bench.boxes.recipes import EXPECTED, name_of
 from bench.errors import UsageError
 from bench.globs import matching
+from bench.provenance import set_precision
 from bench.tasks.data import sources
 from bench.tasks.table import TASKS, Task, obstacle, task_of
 from results.records import TeacherRecord
@@ -55,14 +56,14 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     }
 
 
-def _line(name: str, task: Task, record: TeacherRecord | None, root: Path, data_folder: Path, *, gpu: bool) -> Line:
+def _line(name: str, task: Task, root: Path, data_folder: Path, *, gpu: bool) -> Line:
     """What is on record of a teacher, or why there is none."""
-    if record is None:
+    description = teachers.description_of(task, root)
+    if description is None:
         reason = obstacle(task, data_folder, gpu)
         return Line(name, "cannot run here" if reason else "missing", note=reason or "")
-    kept = teachers.kept_of(task, root)
-    weights = kept and kept.origin.get("weights")
-    return Line(name, "from elsewhere" if weights else "trained", record, _shortfall(name, record))
+    state = "from elsewhere" if "weights" in description.origin else "trained"
+    return Line(name, state, description.record, _shortfall(name, description.record))
 
 
 def _check(name: str, task: Task, record: TeacherRecord, root: Path, data_folder: Path, device: torch.device) -> Line:
@@ -86,13 +87,17 @@ def lines(
     chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu: bool, check_on: str | None = None
 ) -> list[Line]:
     """A line for each teacher; check_on: a device on which to measure those there are again."""
+    if check_on:
+        set_precision()  # in which the accuracies on record were measured
     found = []
     for name, task in chosen.items():
-        record = teachers.record_of(task, root)
-        if check_on and record:
-            found.append(_check(name, task, record, root, data_folder, torch.device(check_on)))
-        else:
-            found.append(_line(name, task, record, root, data_folder, gpu=gpu))
+        try:
+            line = _line(name, task, root, data_folder, gpu=gpu)
+        except UsageError as error:
+            line = Line(name, "wrong", note=str(error), wrong=True)
+        if check_on and line.record:
+            line = _check(name, task, line.record, root, data_folder, torch.device(check_on))
+        found.append(line)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bench.tasks.data.sources import source_of
 from bench.tasks.table import Task
 from methods.augment import Augment
 
@@ -73,5 +74,6 @@ def name_of(task: Task) -> str:
 
 
 def recipe_of(task: Task) -> Recipe:
-    """The recipe of a task's teacher: its network's own, or that of the data set, or that of image folders."""
-    return RECIPES.get(name_of(task)) or RECIPES.get(task.dataset) or RECIPES["folder"]
+    """The recipe of a task's teacher: its network's own, or that of the data set."""
+    kind = "folder" if source_of(task.dataset).root else task.dataset
+    return RECIPES.get(name_of(task)) or RECIPES[kind]

@@ -1,7 +1,13 @@
-"""Teachers: trained once by a fixed recipe, kept in one file, known by the hash of their content."""
+"""Teachers: trained once by a fixed recipe, known by the hash of their content, each kept whole in one file.
+
+ROOT/teachers/NAME/teacher.pt    a torch file: the state dict, and in its archive the record, which a plan reads alone
+                   lock          held by the process that trains it
+"""
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from bench.boxes.box import Teacher, accuracy
@@ -19,22 +26,30 @@ from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from methods.augment import augment
-from methods.pool import batches_in, batches_of
-from results.records import TeacherRecord
-from results.store import digest, wait_for, write_with
+from methods.pool import batch_sizes
+from results.records import Machine, TeacherRecord
+from results.store import digest, wait_for, write_bytes
 
-FILE = "teacher.pt"
-SCHEMA = 2
-NEWER = "a newer bench wrote it"
+SCHEMA = 2  # of a teacher's file; in the first, weights and record lay apart
+MEMBER = "archive/teacher.json"  # `archive/` is the folder that torch makes in its files
 
 
 @dataclass(frozen=True)
-class Kept:
-    """teacher.pt, the one file of a teacher. origin: how it came about, its recipe or the file its weights are from."""
+class Description:
+    """What a teacher's file says besides its weights.
+
+    origin: its `recipe`, or the file whose `weights` it has. machine: what trained it, or examined it, if it is from
+    elsewhere.
+    """
 
     record: TeacherRecord
-    weights: dict[str, Tensor]
     origin: dict[str, Any]
+    task: dict[str, Any]
+    machine: Machine
+    schema: int = SCHEMA
+
+
+_DESCRIPTION = TypeAdapter(Description)
 
 
 def folder_of(task: Task, root: Path) -> Path:
@@ -43,45 +58,53 @@ def folder_of(task: Task, root: Path) -> Path:
     return root / "teachers" / f"{name_of(task)}-{digest(recipe)[:8]}"
 
 
+def file_of(task: Task, root: Path) -> Path:
+    """The file of the task's teacher, whether it is there or not."""
+    return folder_of(task, root) / "teacher.pt"
+
+
 def record_of(task: Task, root: Path) -> TeacherRecord | None:
-    """The record of the task's teacher, or None if it is not trained yet; its weights are not read."""
-    kept = kept_of(task, root)
-    return kept.record if kept else None
+    """The record of the task's teacher, or None if it is not trained yet; UsageError for a file that is not whole."""
+    description = description_of(task, root)
+    return description.record if description else None
 
 
-def kept_of(task: Task, root: Path) -> Kept | None:
-    """What is kept of the task's teacher, or None; weights are mapped from the file and read where they are used.
-
-    Raises UsageError for a file that is not whole, not a teacher, or a newer version's.
-    """
-    file = folder_of(task, root) / FILE
-    if not file.exists():
+def description_of(task: Task, root: Path) -> Description | None:
+    """What the teacher's file says, read without its weights; None and UsageError as `record_of` has them."""
+    path = file_of(task, root)
+    if not path.exists():
         return None
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        if content["schema"] > SCHEMA:
-            raise UsageError(f"teacher {file} has schema {content['schema']}, this version reads {SCHEMA}: {NEWER}")
-        return Kept(TeacherRecord(**content["record"]), content["weights"], content["origin"])
-    except UsageError:
-        raise
-    except Exception as error:  # torch lets whatever a broken file causes pass
-        told = f"teacher {file} cannot be read ({type(error).__name__})"
-        raise UsageError(f"{told}; delete the folder to train it again") from error
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read(MEMBER))
+        schema = content["schema"]
+    except Exception as error:  # zipfile and json raise all kinds for broken files
+        raise _refusal(path, "it is not whole, or of an earlier version") from error
+    if schema != SCHEMA:
+        raise _refusal(path, f"it has schema {schema!r}, this version reads {SCHEMA}")
+    try:
+        return _DESCRIPTION.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refusal(path, f"its {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def load(task: Task, root: Path, device: torch.device) -> Teacher:
     """The trained teacher, frozen, in eval mode; raises UsageError if its weights are not those on record."""
-    kept, folder = kept_of(task, root), folder_of(task, root)
-    if kept is None:
-        raise UsageError(f"there is no teacher in {folder}; bench teachers trains it")
-    teacher = untrained(task)
+    teacher, path, record = untrained(task), file_of(task, root), record_of(task, root)
+    if record is None:
+        raise UsageError(f"there is no teacher {path}; bench teachers trains it")
     try:
-        teacher.load_state_dict(kept.weights)
+        teacher.load_state_dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
     except Exception as error:
-        raise UsageError(f"teacher in {folder} does not fit {task.teacher}; delete the folder") from error
-    if content_hash(teacher) != kept.record.hash:
-        raise UsageError(f"teacher in {folder} is not the one on record; delete the folder to train it again")
+        raise _refusal(path, f"its weights do not fit ({type(error).__name__})") from error
+    if content_hash(teacher) != record.hash:
+        raise _refusal(path, "its weights are not those on record")
     return teacher.eval().requires_grad_(False).to(device)
+
+
+def _refusal(path: Path, reason: str) -> UsageError:
+    return UsageError(f"teacher {path} cannot be used: {reason}; delete the folder to train it again")
 
 
 def train(
@@ -89,8 +112,8 @@ def train(
 ) -> TeacherRecord:
     """Train the task's teacher on the training split alone and keep it; `report` is told the share done.
 
-    The weights after the last epoch are kept: neither held-out split chooses anything. Of several processes one trains,
-    and the others wait for what it keeps: the first teacher is the teacher.
+    The weights after the last epoch are kept: neither held-out split chooses anything. Of several processes that are
+    to train it, one does; the others wait for it and return its record.
     """
     with wait_for(folder_of(task, root)):
         return record_of(task, root) or _train(task, root, data_folder, device, report)
@@ -106,7 +129,7 @@ def _train(
         teacher = untrained(task)
         teacher.mean, teacher.std = moments(dataset.train.images)
         _fit(teacher.to(device), dataset.train.to(device), recipe, report)
-    return keep(teacher, task, root, dataset, {"recipe": asdict(recipe), "machine": asdict(machine(device))})
+    return keep(teacher, task, root, dataset, {"recipe": asdict(recipe)})
 
 
 def untrained(task: Task) -> Teacher:
@@ -127,16 +150,13 @@ def examine(teacher: Teacher, dataset: sources.Dataset) -> TeacherRecord:
 
 
 def keep(teacher: Teacher, task: Task, root: Path, dataset: sources.Dataset, origin: dict[str, Any]) -> TeacherRecord:
-    """Write a teacher with its record; origin: how it came about."""
+    """Write a teacher with its record, by a process that holds its folder; origin: how it came about."""
     record = examine(teacher.eval().requires_grad_(False), dataset)
-    weights = {name: value.cpu().contiguous() for name, value in teacher.state_dict().items()}
-    content = {
-        "schema": SCHEMA,
-        "record": asdict(record),
-        "weights": weights,
-        "origin": {**origin, "task": asdict(task)},
-    }
-    write_with(folder_of(task, root) / FILE, lambda file: torch.save(content, file))
+    description = Description(record, origin, asdict(task), machine(teacher.mean.device))
+    torch.save(teacher.cpu().state_dict(), buffer := io.BytesIO())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(MEMBER, json.dumps(asdict(description), indent=1))
+    write_bytes(file_of(task, root), buffer.getvalue())
     return record
 
 
@@ -168,12 +188,13 @@ def _fit(teacher: Teacher, train: sources.Split, recipe: Recipe, report: Callabl
         weight_decay=recipe.weight_decay,
         nesterov=True,
     )
-    steps = recipe.epochs * batches_in(len(train), recipe.batch_size)
+    sizes = batch_sizes(len(train), recipe.batch_size)
+    steps = recipe.epochs * len(sizes)
     teacher.train()
     step = 0
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(train), generator=rng, device=rng.device)
-        for index in batches_of(order, recipe.batch_size):
+        for index in order.split(sizes):
             optimizer.param_groups[0]["lr"] = recipe.lr * _triangle((step + 1) / steps, peak=0.2)
             views = augment(train.images[index].float().div(255), recipe.augment, recipe.crop_padding, rng)
             with torch.autocast(train.images.device.type, torch.bfloat16, enabled=train.images.is_cuda):

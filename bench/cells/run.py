@@ -119,12 +119,14 @@ class _Running:
         parts, curve, pace = self.parts, self._curve, checkpoint.Pace(checkpoint_seconds)
         try:
             for figures in parts.method.distill(parts.oracle, parts.student, parts.config, parts.run):
+                parts.run.check_resumed()
                 curve.end_round(parts.oracle.spent, parts.oracle.distinct, figures)
                 report(parts.oracle.spent, figures)
                 if pace.is_due():
                     pace.saved(self.save())
         except BudgetExhausted:
             pass  # the end of every method; what it did since its last round is no round
+        parts.run.check_resumed()
         if not curve.progress.round:
             raise CellFailed(f"{self._cell.budget.queries} queries do not cover one round of {self._cell.method}")
         curve.finish()

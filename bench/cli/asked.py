@@ -57,7 +57,7 @@ def asked(selection: Selection) -> Asked:
 def load_outside(files: list[Path] | None, tasks: list[str] | None) -> tuple[Outside, list[str]]:
     """Load what extends the methods and the tasks; returns it as another process can load it, and remarks."""
     outside: Outside = [*(file.resolve() for file in files or []), *image_folder.split(tasks or [])[0]]
-    return outside, plugins.load(outside) or []
+    return outside, plugins.load(outside)
 
 
 def _entries(selection: Selection) -> dict[str, Entry]:

@@ -20,7 +20,7 @@ def check(
     from methods import METHODS
 
     file, console = Path(method), console_of()
-    show.remarks(console, plugins.load([file] if file.suffix == ".py" else ()) or [])
+    show.remarks(console, plugins.load([file] if file.suffix == ".py" else ()))
     name = file.stem if file.suffix == ".py" else method
     if name not in METHODS:
         raise unknown("method", name, METHODS)

@@ -65,7 +65,7 @@ def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|netwo
     if what not in LISTS:
         raise unknown("list", what, LISTS)
     console = console_of()
-    show.remarks(console, plugins.load() or [])
+    show.remarks(console, plugins.load())
     columns, rows = LISTS[what]()
     console.print(show.listing(columns, rows))
 

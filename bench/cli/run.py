@@ -23,7 +23,7 @@ def run(
     from bench.cli.asked import asked
     from bench.cli.plan import show_plan
     from bench.cli.report import show_report
-    from bench.cli.runs import keep_record, run_folder
+    from bench.cli.runs import keep_record, run_folder, versions_now
     from bench.cli.work import console_of, prepare, work
     from bench.executors.jobs import cell_jobs
     from bench.grids.plan import needs, plan, wanted
@@ -46,7 +46,11 @@ def run(
     chosen = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     keep_record(folder, ask, machine)
     uri = mlflow or default_uri(machine.out)
-    with Follower(folder, uri, lambda line: console.print(line, style="yellow", markup=False)):
+
+    def warn(line: str) -> None:
+        console.print(line, style="yellow", markup=False)
+
+    with Follower(folder, uri, warn, versions_now()):
         cells = (item.cell for item in wanted(chosen, rerun=rerun) if item.cell)
         jobs = cell_jobs(cells, machine.out, machine.data, ask.outside, keep_student=keep_students)
         work(console, "cells", jobs, machine)

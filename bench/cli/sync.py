@@ -8,16 +8,16 @@ from bench.errors import UsageError
 
 def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None:
     """Bring MLflow up to what is on disk."""
-    from bench.cli.runs import find_run
+    from bench.cli.runs import find_run, versions_now
     from bench.cli.work import console_of
     from bench.mirror import Mirror, TrackingError, default_uri, shown
 
     folder = find_run(run, out)
     uri = mlflow or default_uri(out)
     try:
-        mirror = Mirror(folder, uri)
-        added = mirror.sync()
-        mirror.log_report()
+        with Mirror(folder, uri, versions=versions_now()) as mirror:
+            added = mirror.sync()
+            mirror.log_report()
     except TrackingError as error:
         raise UsageError(f"MLflow at {shown(uri)}: {error}") from error
     console_of().print(f"MLflow at {shown(uri)}: {added} cells added", markup=False)

@@ -34,7 +34,7 @@ def teachers(
     if not (check or dry_run):
         machine.check_writable()
     if weights is not None:
-        from_elsewhere.install(chosen, weights, machine.out, machine.data, from_elsewhere.moments(mean, std))
+        from_elsewhere.install(chosen, weights, machine.out, machine.data, from_elsewhere.normalisation(mean, std))
     elif not (check or dry_run):
         missing = listing.trainable(chosen, machine.out, machine.data, gpu=machine.gpu)
         decoding = data_jobs({of.dataset for of in missing.values()}, machine.data, outside)

@@ -116,7 +116,7 @@ def _pixels(files: list[Path], side: int, mode: str, tell: Tell) -> "np.ndarray[
         try:
             with Image.open(files[index]) as image:
                 square = ImageOps.fit(image.convert(mode), (side, side), Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of these for broken files
+        except Exception as error:  # Pillow raises all kinds for broken files
             raise ValueError(f"{files[index]} is no image, or a broken one") from error
         pixels[index] = np.asarray(square).reshape(side, side, -1)
 
