@@ -41,6 +41,7 @@ from methods.search import Log, Range
 ANSWERS = ("labels", "probs")  # of probabilities it looks at the top-1 class only
 DATA = "none"
 PROTOCOL = "per_budget"
+RESULTS = 1
 
 NOISE_BATCH = 1000  # images of noise asked about in one call
 

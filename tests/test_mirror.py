@@ -356,11 +356,11 @@ def test_what_a_writer_left_half_done_is_made_anew(
     assert len(shows(server, finished, "cell")) == CELLS
 
 
-def follow(run: Path, uri: str, during: Callable[[], None] = lambda: None) -> list[str]:
+def follow(run: Path, uri: str, during: Callable[[], None] = lambda: None, last: float = 4.0) -> list[str]:
     """What a follower tells of a run that lasts as long as `during`."""
     told: list[str] = []
     follower = Follower(run, uri, told.append)
-    follower.EVERY, follower.LAST = 0.1, 4.0
+    follower.EVERY, follower.LAST = 0.1, last
     with follower:
         during()
     return told
@@ -375,7 +375,7 @@ def test_a_dead_server_costs_one_warning_and_is_caught_up_with_when_it_is_back(
     assert "bench sync tiny" in told[0]
     assert "secret" not in told[0]
     with serving(folder, port) as uri:
-        assert not follow(finished, uri)
+        assert not follow(finished, uri, last=60.0)
         assert len(shows(uri, finished, "cell")) == CELLS
 
 

@@ -108,6 +108,7 @@ def test_a_table_sorts_by_its_numbers_and_not_by_their_letters(browser: Chrome) 
     before = column(browser, 3)
     header = browser.find_elements(By.CSS_SELECTOR, "table.dataTable thead th")[2]
     header.click()
+    WebDriverWait(browser, 20).until(lambda _: column(browser, 3) != before)
     after = column(browser, 3)
     numbers = [float(text.partition(" ")[0]) for text in after]
     assert numbers == sorted(numbers)

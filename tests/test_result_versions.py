@@ -78,7 +78,10 @@ def test_a_methods_code_is_its_own_file_and_the_parts_that_it_uses() -> None:
 PLUGIN = """
 import helper
 from methods import pool
-ANSWERS, DATA, PROTOCOL, Config = ("labels",), "none", "anytime", None
+from pydantic import BaseModel
+ANSWERS, DATA, PROTOCOL = ("labels",), "none", "anytime"
+class Config(BaseModel, frozen=True, extra="forbid"):
+    "No settings."
 def distill(oracle, student, config, run):
     yield {}
 """

@@ -84,7 +84,6 @@ def test_a_plan_reads_the_record_without_the_weights(teacher_root: Path, monkeyp
 def test_the_second_to_train_a_teacher_waits_and_takes_the_first_ones(
     teacher_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teachers, "PAUSE", 0.01)
     monkeypatch.setattr(teachers, "_train", None)  # whoever trains it here fails
     file = teachers.file_of(TASK, tmp_path)
     with ThreadPoolExecutor() as pool:

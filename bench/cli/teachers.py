@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import TASK_HELP, Machine, Words
+from bench.errors import UsageError
 
 
 def teachers(
@@ -30,7 +31,7 @@ def teachers(
     show.remarks(console, remarks)
     made, globs = image_folder.split(task or [])
     chosen = listing.choose([*globs, *map(image_folder.register, made)])
-    failed = 0
+    failed: list[str] = []
     if not (check or dry_run):
         machine.check_writable()
     if weights is not None:
@@ -38,8 +39,9 @@ def teachers(
     elif not (check or dry_run):
         missing = listing.trainable(chosen, machine.out, machine.data, gpu=machine.gpu)
         decoding = data_jobs({of.dataset for of in missing.values()}, machine.data, outside)
-        failed = work(console, "data sets", decoding, machine)
-        failed += work(console, "teachers", teacher_jobs(missing, machine.out, machine.data, outside), machine)
+        if broken := work(console, "data sets", decoding, machine):
+            raise UsageError(broken[0])
+        failed = work(console, "teachers", teacher_jobs(missing, machine.out, machine.data, outside), machine)
     check_on = machine.slots[0].device if check else None
     lines = listing.lines(chosen, machine.out, machine.data, gpu=machine.gpu, check_on=check_on)
     console.print(show.listing(listing.COLUMNS, (line.cells() for line in lines)))

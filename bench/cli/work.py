@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli.board import Board
 from bench.cli.options import Machine
+from bench.errors import UsageError
 from bench.executors import jobs as made
 from bench.executors import local
 from bench.executors.prepare import preparations
@@ -23,9 +24,9 @@ def console_of() -> "Console":
     return console if console.is_terminal else Console(highlight=False, width=140)
 
 
-def work(console: "Console", what: str, jobs: Sequence[made.Job], machine: Machine) -> int:
-    """Run the jobs and show their progress; returns how many failed."""
-    failed = 0
+def work(console: "Console", what: str, jobs: Sequence[made.Job], machine: Machine) -> list[str]:
+    """Run the jobs and show their progress; returns the reasons of those that failed."""
+    failed = []
     silence = machine.silence * 60 if machine.silence else None
     if jobs:
         events = local.execute(jobs, machine.slots, silence)
@@ -33,12 +34,17 @@ def work(console: "Console", what: str, jobs: Sequence[made.Job], machine: Machi
             for event in events:
                 board.show(event)
                 if event is not None and event.kind == "failed":
-                    failed += 1
+                    failed.append(str(event.detail))
                     made.note_failure(event, machine.out)
     return failed
 
 
-def prepare(console: "Console", runs: Sequence[Planned], outside: made.Outside, machine: Machine) -> int:
-    """Decode the data sets and train the teachers that the runs lack; returns how many of these failed."""
-    stages = preparations(runs, machine.out, machine.data, outside)
-    return sum(work(console, what, jobs, machine) for what, jobs in stages)
+def prepare(console: "Console", runs: Sequence[Planned], outside: made.Outside, machine: Machine) -> None:
+    """Decode the data sets and train the teachers that the runs lack.
+
+    UsageError for a data set that is broken; a teacher that fails is told, and its runs stay without a result.
+    """
+    for what, jobs in preparations(runs, machine.out, machine.data, outside):
+        failed = work(console, what, jobs, machine)
+        if failed and what == "data sets":
+            raise UsageError(failed[0])
