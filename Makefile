@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BENCH = .venv/bin/bench
 
-.PHONY: run test versions clean
+.PHONY: run test chaos versions clean
 
 run: .venv/installed
 	$(BENCH) run
@@ -12,6 +12,10 @@ test: .venv/installed-test
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
+
+# Kills real runs at random moments and compares; for changes to the runner, the store or an executor.
+chaos: .venv/installed-test
+	.venv/bin/python tests/chaos.py
 
 # After a change of code that decides results: either its RESULTS was raised, or no result can differ.
 versions: .venv/installed-test

@@ -22,7 +22,19 @@ BACKENDS: Any = torch.backends  # whose settings carry no types
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "mlflow", "optuna")
 # What belongs to one machine, or is nobody's business: places, passwords, processes.
-PRIVATE = ("--data", "--out", "--storage", "--jobs", "--threads", "--gpus", "--per-gpu", "--mlflow", "--device")
+PRIVATE = (
+    "--data",
+    "--out",
+    "--storage",
+    "--jobs",
+    "--threads",
+    "--checkpoint",
+    "--silence",
+    "--gpus",
+    "--per-gpu",
+    "--mlflow",
+    "--device",
+)
 
 
 def set_precision() -> None:

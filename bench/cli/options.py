@@ -51,6 +51,9 @@ class Machine:
     silence: Annotated[
         float | None, typer.Option("--silence", min=0.01, help="End a run that reports nothing for so many minutes.")
     ] = None
+    checkpoint: Annotated[float, typer.Option("--checkpoint", min=0.0, help="Least seconds between checkpoints.")] = (
+        20.0
+    )
 
     @cached_property
     def slots(self) -> "list[Slot]":

@@ -52,7 +52,14 @@ def run(
 
     with Follower(folder, uri, warn, versions_now()):
         cells = (item.cell for item in wanted(chosen, rerun=rerun) if item.cell)
-        jobs = cell_jobs(cells, machine.out, machine.data, ask.outside, keep_student=keep_students)
+        jobs = cell_jobs(
+            cells,
+            machine.out,
+            machine.data,
+            ask.outside,
+            keep_student=keep_students,
+            checkpoint_seconds=machine.checkpoint,
+        )
         work(console, "cells", jobs, machine)
         show_report(console, folder)
     done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)

@@ -9,6 +9,7 @@ import torch
 
 from bench.boxes import teachers
 from bench.cells.cell import Cell
+from bench.cells.checkpoint import LEAST
 from bench.cells.run import run_cell
 from bench.contract import plugins
 from bench.tasks.data import sources
@@ -72,14 +73,20 @@ def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path, outsid
 
 
 def cell_jobs(
-    cells: Iterable[Cell], root: Path, data_folder: Path, outside: Outside = (), *, keep_student: bool = False
+    cells: Iterable[Cell],
+    root: Path,
+    data_folder: Path,
+    outside: Outside = (),
+    *,
+    keep_student: bool = False,
+    checkpoint_seconds: float = LEAST,
 ) -> list[Job]:
     """One job for each cell, largest budgets first, so that no long one is left to the end."""
     named = {cell.name(): cell for cell in cells}
     largest_first = sorted(named.items(), key=lambda item: -item[1].budget.queries)
     places = (root.resolve(), data_folder.resolve(), outside)
     return [
-        Job(name, work_on_cell, (cell, *places, keep_student), size=cell.budget.queries, saves=True)
+        Job(name, work_on_cell, (cell, *places, keep_student, checkpoint_seconds), size=cell.budget.queries, saves=True)
         for name, cell in largest_first
     ]
 
@@ -110,12 +117,22 @@ def work_on_cell(
     data_folder: Path,
     outside: Outside,
     keep_student: bool,
+    checkpoint_seconds: float,
     device: torch.device,
     report: Report,
 ) -> None:
     """The job of a cell; it reports queries spent and the method's figures. Busy where another process is at it."""
     plugins.load(outside)
-    run_cell(cell, root, data_folder, device, report, say=report.say, keep_student=keep_student)
+    run_cell(
+        cell,
+        root,
+        data_folder,
+        device,
+        report,
+        say=report.say,
+        checkpoint_seconds=checkpoint_seconds,
+        keep_student=keep_student,
+    )
 
 
 def note_failure(event: Event, root: Path) -> None:
