@@ -11,14 +11,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bench import __version__
 from results.records import Machine, Provenance
 
-BACKENDS: Any = torch.backends  # whose settings carry no types
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "mlflow", "optuna")
 # What belongs to one machine, or is nobody's business: places, passwords, processes.
@@ -38,14 +36,17 @@ PRIVATE = (
 
 
 def set_precision() -> None:
-    """True float32 everywhere: in TF32 a step of 2e-5 a pixel, as DFME and MAZE make, is rounded away."""
-    BACKENDS.cudnn.conv.fp32_precision = "ieee"
-    BACKENDS.cuda.matmul.fp32_precision = "ieee"
+    """True float32 everywhere: in TF32 a step of 2e-5 a pixel, as DFME and MAZE make, is rounded away.
+
+    By the older of torch's two ways to say so: after the newer, `fp32_precision`, torch.export and torch.compile raise.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def precision() -> str:
     """How convolutions compute on this process's GPUs: `float32`, or `tf32`."""
-    return "float32" if BACKENDS.cudnn.conv.fp32_precision == "ieee" else "tf32"
+    return "tf32" if torch.backends.cudnn.allow_tf32 else "float32"
 
 
 def machine(device: torch.device) -> Machine:
