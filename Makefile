@@ -11,7 +11,7 @@ test: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto
 
 # Kills real runs at random moments and compares; for changes to the runner, the store or an executor.
 chaos: .venv/installed-test

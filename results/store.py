@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from results.records import Failure, RecordError, State, Totals, Versions, read
+from results.records import Failure, Point, RecordError, State, Totals, Versions, read
 
 PATIENCE = 0.2  # seconds in which a lock may be held by someone who only looks
 
@@ -58,6 +58,7 @@ def state_of(folder: Path, versions: Versions | None, obstacle: str | None = Non
         if (done := folder / "done.json").exists():
             totals = read(done, Totals)
             if versions is None or totals.versions == versions:
+                read(folder / "curve.json", list[Point])  # without which it has no result
                 return CellState("done", totals)
             if not is_held(folder):
                 return CellState("stale", totals, _differing(totals.versions, versions))

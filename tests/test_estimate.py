@@ -24,6 +24,7 @@ def done(root: Path, cell: Cell, seconds: float, device: str) -> None:
     folder = root / "cells" / cell.name()
     machine = Machine(device, 1, "float32", "0", None, "0")
     write_json(folder / "cell.json", plain(CellRecord(cell.identity())))
+    write_json(folder / "curve.json", [])
     write_json(folder / "done.json", plain(Totals(1, 1, 1, seconds, machine=machine)))
 
 

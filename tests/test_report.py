@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from reporting import ENTRY, KINDS, MACHINE, VERSIONS, finish, finish_with, plan, planned, point, write_run
 
-from results import published
+from results import curves, published
 from results.records import RecordError
 from results.report import report, tables
 from results.store import read_json, write_json
@@ -168,10 +168,19 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one_whole(tmp_path: Path) -
     run = write_run(tmp_path)
     report.write(run)
     old = files_of(run)
-    (tmp_path / DONE).with_name("curve.json").write_text("[{")
-    with pytest.raises(RecordError, match=r"curve\.json is not whole"):
+    (run / "run.json").write_text("[{")
+    with pytest.raises(RecordError, match=r"run\.json is not whole"):
         report.write(run)
     assert files_of(run) == old
+
+
+def test_a_cell_whose_curve_is_broken_counts_as_failed_and_the_others_are_reported(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (tmp_path / DONE).with_name("curve.json").write_text("[{")
+    report.write(run)
+    (broken,) = (cell for cell in curves.cells(run).to_dict("records") if cell["state"] != "done")
+    assert broken["state"] == "failed"
+    assert str(broken["reason"]).endswith("curve.json is not whole: wanted JSON")
 
 
 def files_of(run: Path) -> set[str]:

@@ -24,17 +24,15 @@ def run(
     from bench.cli.plan import show_plan
     from bench.cli.report import show_report
     from bench.cli.runs import keep_record, run_folder, versions_now
-    from bench.cli.work import console_of, prepare, work
+    from bench.cli.work import console_of, download_all, prepare, work
     from bench.executors.jobs import cell_jobs
-    from bench.grids.plan import needs, plan, wanted
+    from bench.grids.plan import plan, wanted
     from bench.mirror import Follower, default_uri
-    from bench.tasks.data import sources
 
     ask, console = asked(selection), console_of()
     show.remarks(console, ask.remarks)
     if download and not dry_run:
-        for data_set in sorted({needed for item in ask.chosen for needed in needs(item)}):
-            sources.download(data_set, machine.data)
+        download_all(ask.chosen, machine.data)
     chosen = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     show_plan(console, ask.name, chosen, machine, rerun=rerun, full=dry_run)
     if dry_run:
@@ -47,19 +45,16 @@ def run(
     keep_record(folder, ask, machine)
     uri = mlflow or default_uri(machine.out)
 
-    def warn(line: str) -> None:
-        console.print(line, style="yellow", markup=False)
-
-    with Follower(folder, uri, warn, versions_now()):
-        cells = (item.cell for item in wanted(chosen, rerun=rerun) if item.cell)
-        jobs = cell_jobs(
-            cells,
-            machine.out,
-            machine.data,
-            ask.outside,
-            keep_student=keep_students,
-            checkpoint_seconds=machine.checkpoint,
-        )
+    cells = [item.cell for item in wanted(chosen, rerun=rerun) if item.cell]
+    jobs = cell_jobs(
+        cells,
+        machine.out,
+        machine.data,
+        ask.outside,
+        keep_student=keep_students,
+        checkpoint_seconds=machine.checkpoint,
+    )
+    with Follower(folder, uri, lambda line: show.warning(console, line), versions_now()):
         work(console, "cells", jobs, machine)
         show_report(console, folder)
     done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)

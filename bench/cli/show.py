@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 def remarks(console: Console, lines: Iterable[str]) -> None:
     """What a person should know before anything else is said."""
     for line in lines:
-        console.print(line, style="yellow", markup=False)
+        warning(console, line)
+
+
+def warning(console: Console, line: str) -> None:
+    """Something that goes on in spite of it."""
+    console.print(line, style="yellow", markup=False)
 
 
 def plan(

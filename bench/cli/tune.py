@@ -157,6 +157,6 @@ def _search(
     cells = outcomes.final_cells(study, searched, places, final_seeds)
     work(console, "runs", cell_jobs(cells, places.root, places.data, places.outside), machine)
     found = outcomes.outcome(study, searched, places, cells, complete=finished(searched, trials))
-    outcomes.mirror(study, searched, places, files, uri, lambda line: console.print(line, style="yellow"))
+    outcomes.mirror(study, searched, places, files, uri, lambda line: show.warning(console, line))
     console.print(f"{study.name}:\n{show.paths(files)}", markup=False)
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.board import Board
@@ -10,7 +11,8 @@ from bench.errors import UsageError
 from bench.executors import jobs as made
 from bench.executors import local
 from bench.executors.prepare import preparations
-from bench.grids.plan import Planned
+from bench.grids.plan import Planned, needs
+from bench.tasks.data import sources
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +39,12 @@ def work(console: "Console", what: str, jobs: Sequence[made.Job], machine: Machi
                     failed.append(str(event.detail))
                     made.note_failure(event, machine.out)
     return failed
+
+
+def download_all(runs: Sequence[Planned], data: Path) -> None:
+    """Download the data sets that the runs read, where they are missing."""
+    for data_set in sorted({needed for run in runs for needed in needs(run)}):
+        sources.download(data_set, data)
 
 
 def prepare(console: "Console", runs: Sequence[Planned], outside: made.Outside, machine: Machine) -> None:
