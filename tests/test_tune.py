@@ -309,6 +309,20 @@ def test_of_two_trials_for_one_place_the_later_gives_up(trained: Path) -> None:
         worker._give_up_if_surplus(searched.ask())
 
 
+def test_a_worker_killed_while_it_writes_the_journal_holds_up_no_other(trained: Path) -> None:
+    searching, places = study(trained), Places(trained, NO_DATA)
+    searched = studies.open_study(searching, places)
+    dies = (
+        "import os, sys; from pathlib import Path; from bench.tuning.study import JournalLock\n"
+        "JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", dies, str(places.folder(searching) / "journal")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    since = time.monotonic()
+    searched.ask()
+    assert time.monotonic() - since < 5
+
+
 def workers_of(process: int) -> list[int]:
     """The processes that run jobs: the children of the children of the command."""
 
@@ -397,6 +411,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(place)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
 def test_thirty_trials_survive_the_death_of_two_of_four_workers_on_postgresql(home: Path, postgresql: str) -> None:
     nothing_lost_or_counted_twice(kill_two_of_four_workers(home, "--storage", postgresql))

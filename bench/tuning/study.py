@@ -5,6 +5,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -249,8 +250,25 @@ def put_back(searched: optuna.Study, trial: FrozenTrial) -> None:
 
 def _storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+        return JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock_obj=JournalLock(folder / "journal")))
     return _database(url)
+
+
+class JournalLock(JournalFileSymlinkLock):
+    """The lock of a study's journal, which the operating system takes from a process that dies.
+
+    Optuna's own lies there for 30 seconds, and of two workers that break it then, one breaks the other's new one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._held = folder, ExitStack()
+
+    def acquire(self) -> bool:
+        self._held.enter_context(wait_for(self._folder))
+        return True
+
+    def release(self) -> None:
+        self._held.close()
 
 
 def _database(url: str) -> optuna.storages.BaseStorage:
