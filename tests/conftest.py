@@ -1,6 +1,7 @@
 """Fixtures that cost seconds, made once."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from bench.boxes import teachers
 from bench.tasks.table import task_of
 
 torch.set_num_threads(1)
+# Commands that tests start inherit what is ignored here, as it is where the tests run behind nohup.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
