@@ -4,6 +4,7 @@ A method module has
 
 - a docstring: the paper with a link, the idea, and *Differs from* what was published or released;
 - `ANSWERS`: the kinds of answer it can learn from, `"labels"`, `"probs"` or both;
+- `INPUTS`, if it cannot do with both: the kinds of image it can send, `"float"` or `"uint8"`;
 - `DATA`: `"none"`, or what it needs besides the oracle (`"train"`: the teacher's own training images,
   `"other"`: images of another data set);
 - `PROTOCOL`: `"anytime"` if its student after B queries does not depend on how many will follow, so
@@ -17,7 +18,9 @@ A method module has
 """
 
 from types import ModuleType
+from typing import get_args
 
+from budgets import Inputs
 from methods import (
     dfhl_rs,
     dfme,
@@ -49,3 +52,8 @@ METHODS: dict[str, ModuleType] = {
     "real": real,
     "knockoff": knockoff,
 }
+
+
+def inputs_of(method: ModuleType) -> tuple[Inputs, ...]:
+    """The kinds of image that a method can send."""
+    return tuple(getattr(method, "INPUTS", get_args(Inputs)))

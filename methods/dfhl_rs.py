@@ -10,14 +10,17 @@ of the class, which is where its boundary may differ from the teacher's. Made to
 `relabel` is the whole accounting question. `every_view` is the released code: each step of the student
 makes new high-entropy examples of pooled images and asks the teacher about them, which costs
 b * s * E queries for E rounds of b images and s steps. `once` makes one high-entropy example of each
-image when the image is made, asks about it and keeps the label for its augmented views: b * E.
+image when the image is made, asks about it and keeps the label: b * E. The student then sees no other view,
+unless `augment` says so: a label need not hold for another view than the one it was asked about.
 
-Made for 32 x 32 pixels and 38 million queries: the batch shrinks to fit the budget, the last round's steps to
-what is left of it.
+Made for 32 x 32 pixels and 38 million queries: at small budgets the batch shrinks, and with `every_view` the steps of a
+round, so that there are rounds enough (rounds.py).
 
 Differs from the paper: the paper could not be read here; the defaults are those of the released code.
 Differs from the released code:
     `relabel: once` is ours;
+    at small budgets a round has fewer steps than the released 500, which would be the whole of 128,000 queries;
+    crops are enlarged by a factor between 0.95 and 1, where its centre crops are of 30 or 31 of 32 pixels;
     pooled images are rounded to 8 bits, where the released code keeps floats;
     strong augmentation is drawn for each image, not for the batch, resamples once and adds noise once;
     the learning rate follows the share of the budget spent, not the share of 300 rounds;
@@ -32,20 +35,21 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Generator, Tensor, nn
 
 from budgets import Oracle
-from methods.augment import Augment, augment
+from methods.augment import Augment, augment, views_that_hold
 from methods.generators import UpsamplingGenerator, ideal_generator
 from methods.pool import Pool, to_8_bits
+from methods.rounds import LEAST_ROUNDS, batch_that_fits
 from methods.run import Run
 from methods.search import Choice, Log, Range
 
 ANSWERS = ("labels",)
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
+RESULTS = 2
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -65,7 +69,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     balance_weight: Annotated[float, Log(0.1, 10.0)] = Field(3.0, ge=0)
     entropy_steps: Annotated[int, Range(0, 20)] = Field(10, ge=0)
     entropy_lr: Annotated[float, Log(3e-3, 0.3)] = Field(0.03, gt=0)
-    augment: Annotated[Augment, Choice()] = "crop_flip"
+    augment: Annotated[Augment, Choice()] = "crop_flip"  # none where labels are kept
     crop_padding: int = Field(4, ge=0)
     student_steps: Annotated[int, Log(5, 500)] = Field(500, ge=1)
     lr: Annotated[float, Log(1e-2, 0.3)] = Field(0.1, gt=0)
@@ -73,10 +77,16 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _views(cls, settings: Any) -> Any:
+        return views_that_hold(settings, "every_view")
+
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """One round: a new batch of images, then `student_steps` on the pool."""
-    batch_size = min(config.batch_size, oracle.budget.queries)
+    batch_size = batch_that_fits(config.batch_size, 1, oracle.budget.queries)
+    most_steps = max(1, oracle.budget.queries // (LEAST_ROUNDS * batch_size))
     generator = ideal_generator(config.latent, config.generator_width, oracle.shape).to(run.device)
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -95,7 +105,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
             pool.add(images, oracle(images))
         else:
             pool.add(images)
-            steps = min(steps, oracle.remaining // batch_size)
+            steps = min(steps, most_steps, oracle.remaining // batch_size)
         loss = train_on_pool(student, optimizer, pool, oracle, batch_size, steps, config, run)
         yield {"loss": loss, "generation_loss": generation_loss, "pool": len(pool)}
 

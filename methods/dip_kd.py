@@ -7,9 +7,12 @@ learns the teacher's labels of them; then the images themselves are changed unti
 tell each from all others; then the student learns the teacher's labels of the changed images and, for
 what a label does not tell, the primer's logits.
 
-Images are asked about twice, as drawn and as changed, and both are charged: a budget of B queries buys
-N = B / 2 images, where the paper's N counts images, not queries. Labels are kept for augmented views.
-With `contrast_passes: 0` the images stay as drawn, and B queries buy B of them.
+`relabel` is the whole accounting question; the paper's N counts images, not queries. `once` asks about each
+image as drawn and as changed, and keeps the labels: B queries buy N = B / 2 images, or B of them where
+they stay as drawn (`contrast_passes: 0`). The networks then see no other views, unless `augment` says so: a
+LeNet-5 on MNIST keeps its answer for 43 % of these images when they are moved by up to 3 pixels. `every_view`
+asks about each augmented view in every pass of both networks: B queries buy N = B / (2 passes).
+The paper never says that labels are stored, and its text ("train by querying the teacher") fits the second.
 
 Made for 28 to 64 pixels and 10,000 images or more; noise, distortion, blobs and shifts scale with the image.
 The manuscript read is that of March 2026, with the appendix of the earlier version 2025-tlmr.
@@ -27,15 +30,15 @@ Differs from the released code: none was found. The steps of the learning rate, 
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Generator, Tensor, nn
 
 from budgets import Oracle
-from methods.augment import Augment, augment
+from methods.augment import Augment, augment, views_that_hold
 from methods.disguide import twin_of
 from methods.image_priors import Priors, image_priors
 from methods.pool import Pool, to_8_bits
@@ -45,7 +48,7 @@ from methods.search import Choice, Log, Range
 ANSWERS = ("labels",)
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
+RESULTS = 2
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -58,19 +61,26 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     lr_scale: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
-    augment: Annotated[Augment, Choice()] = "crop_flip"  # crop for digits
+    relabel: Literal["once", "every_view"] = "once"
+    augment: Annotated[Augment, Choice()] = "crop_flip"  # crop for digits; none where labels are kept
     priors: Priors = Priors()
     contrast_passes: Annotated[int, Range(0, 50)] = Field(50, ge=0)  # ours
+    contrast_augment: Augment = "crop_flip"  # crop for digits; of the view that an image is to be told by
     # stated for the discriminator; the images take the same
     contrast_lr: Annotated[float, Log(3e-4, 1e-2)] = Field(1e-3, gt=0)
     negatives: int = Field(4096, ge=0)  # CMI's, which the contrast follows
     hidden: int = Field(512, ge=1)  # ours, of the discriminator: as wide as ResNet-18's features
     embedding: int = Field(128, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _views(cls, settings: Any) -> Any:
+        return views_that_hold(settings)
+
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """One round: a pass of the primer, or of the student, over N images."""
-    n = oracle.budget.queries // 2 if config.contrast_passes else oracle.budget.queries
+    n = oracle.budget.queries // price(config)
     if n < 2:
         return  # an image needs another to differ from
     primer = twin_of(student, run.rng)
@@ -85,14 +95,21 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     done = run.round
     while len(drawn) < n:
         images = to_8_bits(image_priors(min(config.batch_size, n - len(drawn)), oracle.shape, config.priors, run.rng))
-        drawn.add(images, oracle(images))
-    yield from train(primer, optimizers[0], drawn, None, done, config, run)
+        drawn.add(images, oracle(images) if config.relabel == "once" else None)
+    yield from train(primer, optimizers[0], drawn, None, oracle, done, config, run)
     primer.requires_grad_(False).eval()
     if config.contrast_passes and not len(changed):
         for images in to_8_bits(contrast(drawn, primer, config, run)).split(config.batch_size):
-            changed.add(images, oracle(images))
+            changed.add(images, oracle(images) if config.relabel == "once" else None)
     pool = changed if config.contrast_passes else drawn
-    yield from train(student, optimizers[1], pool, primer, done - config.passes, config, run)
+    yield from train(student, optimizers[1], pool, primer, oracle, done - config.passes, config, run)
+
+
+def price(config: Config) -> int:
+    """The queries that an image costs."""
+    if config.relabel == "every_view":
+        return 2 * config.passes
+    return 2 if config.contrast_passes else 1
 
 
 def train(
@@ -100,6 +117,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     pool: Pool,
     primer: nn.Module | None,
+    oracle: Oracle,
     done: int,
     config: Config,
     run: Run,
@@ -111,22 +129,21 @@ def train(
         network.train()
         losses = []
         for images, labels in pool.batches(config.batch_size, run.rng):
-            assert labels is not None, "each image was labelled when it was drawn or changed"
-            views = view(images, config, run.rng)
+            views = view(images, config.augment, run.rng)
             logits = network(views)
-            loss = F.cross_entropy(logits, labels)
+            loss = F.cross_entropy(logits, oracle(views) if labels is None else labels)
             if primer is not None:
                 loss = loss + F.l1_loss(logits, primer(views))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
-        yield {"loss": torch.stack(losses).mean().item()}
+        yield {"loss": torch.stack(losses).mean().item(), "pool": len(pool)}
 
 
-def view(images: Tensor, config: Config, rng: Generator) -> Tensor:
-    """A random view of each image, moved by up to 1/8 of its side."""
-    return augment(images, config.augment, max(images.shape[-2:]) // 8, rng)
+def view(images: Tensor, kind: Augment, rng: Generator) -> Tensor:
+    """A random view of each image, moved by up to 1/8 of its side, mirrored, both or neither."""
+    return augment(images, kind, max(images.shape[-2:]) // 8, rng)
 
 
 def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
@@ -151,7 +168,7 @@ def contrast(pool: Pool, primer: nn.Module, config: Config, run: Run) -> Tensor:
             batch, others = turned[: config.batch_size], turned[config.batch_size :][: config.negatives]
             views = pixels(batch).view(-1, *images.shape[1:])
             embedded = features(primer, last, views)
-            positives = features(primer, last, view(views, config, run.rng))
+            positives = features(primer, last, view(views, config.contrast_augment, run.rng))
             loss = contrastive_loss(discriminator(embedded), discriminator(positives), discriminator(bank[others]))
             for optimizer in optimizers:
                 optimizer.zero_grad()

@@ -9,9 +9,9 @@ students' own gradients; only the images they learn from cost queries. Answers a
 The scored student is one network. Its twin, of the same architecture with weights of its own, is
 made here. The vote of both, which the paper reports, is shown apart as `ensemble`.
 
-Made for 32 x 32 pixels and millions of queries; the batch shrinks so that one round fits the budget.
+Made for 32 x 32 pixels and millions of queries; at small budgets the batch shrinks (rounds.py).
 
-Differs from the paper: nothing known; its text was not at hand, so the defaults are those of the
+Differs from the paper: its text was not at hand and is not compared; the defaults are those of the
     released code.
 Differs from the released code:
     the result is one student after the last round, not the vote of both at their best on the test set
@@ -39,13 +39,14 @@ from methods.dfme import logits_of
 from methods.generators import dfme_generator, to_image
 from methods.pool import to_8_bits
 from methods.replay import Replay
+from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Choice, Log, Range
 
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
+RESULTS = 2
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -70,7 +71,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """One round: `generator_steps` without a query, `student_steps` of one batch, `replays` without a query."""
-    batch_size = min(config.batch_size, max(1, oracle.budget.queries // config.student_steps))
+    batch_size = batch_that_fits(config.batch_size, config.student_steps, oracle.budget.queries)
     students = nn.ModuleList([student, twin_of(student, run.rng)])
     generator = dfme_generator(config.latent, config.generator_width, oracle.shape).to(run.device)
     student_optimizer = torch.optim.SGD(

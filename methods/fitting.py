@@ -1,14 +1,15 @@
-"""The student recipe of the controls and references: a fixed pool, labelled once, and a fixed schedule."""
+"""The student recipe of the controls and references: a fixed pool and a fixed schedule."""
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import nn
 
+from budgets import Oracle
 from methods.augment import Augment, augment
 from methods.pool import Pool, batch_sizes
 from methods.run import Run
@@ -19,7 +20,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     """SGD with IDEAL's momentum and weight decay (released code, ideal.py), its rate falling to 0 along a cosine.
 
     passes, min_steps: at least so many passes over the pool and so many steps, whichever is more, so
-    that a student of few images is trained to its end as well.
+    that a student of few images is trained to its end as well. schedule: `constant` keeps the rate as it is.
     """
 
     batch_size: Annotated[int, Log(16, 256)] = Field(128, ge=1)
@@ -28,6 +29,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     lr: Annotated[float, Log(5e-3, 0.5)] = Field(0.05, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
     augment: Annotated[Augment, Choice()] = "none"
     crop_padding: int = Field(4, ge=0)
 
@@ -40,9 +42,9 @@ def optimizer_of(student: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def fit(
-    student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, recipe: Recipe, run: Run
+    student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, recipe: Recipe, run: Run, oracle: Oracle
 ) -> Iterator[dict[str, float]]:
-    """Train on the labelled pool without a query; one round a pass."""
+    """Train on the pool; one round a pass. The oracle is asked about the views of images without answers alone."""
     per_pass = len(batch_sizes(len(pool), recipe.batch_size))
     passes = max(recipe.passes, math.ceil(recipe.min_steps / per_pass))
     for done in range(run.round, passes):
@@ -50,12 +52,12 @@ def fit(
         losses = []
         for step, (images, answers) in enumerate(pool.batches(recipe.batch_size, run.rng), start=done * per_pass):
             share = step / (passes * per_pass)
-            optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * share)) / 2
-            assert answers is not None, "fit takes a pool whose images are all labelled"
+            if recipe.schedule == "cosine":
+                optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * share)) / 2
             views = augment(images, recipe.augment, recipe.crop_padding, run.rng)
-            loss = F.cross_entropy(student(views), answers)
+            loss = F.cross_entropy(student(views), oracle(views) if answers is None else answers)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
-        yield {"loss": torch.stack(losses).mean().item()}
+        yield {"loss": torch.stack(losses).mean().item(), "pool": len(pool)}

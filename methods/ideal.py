@@ -7,13 +7,19 @@ until the *student* puts them confidently and evenly into the classes; then it t
 all images made so far with the teacher's labels.
 
 `relabel` is the whole accounting question. The paper's text says that the teacher is asked once for
-each sample: `once` labels each image when it is made and keeps the label for its augmented views.
-The released code asks the teacher about every augmented view in every pass: `every_view`, which
-costs b * E * (E + 1) / 2 queries for E rounds of b images instead of b * E.
+each sample: `once` labels each image when it is made and keeps the label; the student sees no other
+view of it, unless `augment` says so, since a label need not hold for another view. The released code
+asks the teacher about every augmented view in every pass: `every_view`, which costs
+b * E * (E + 1) / 2 queries for E rounds of b images instead of b * E.
 
-Differs from the paper: nothing known; its tables of settings were not at hand, so the defaults are
-    those of the released code.
+Differs from the paper: its text and tables of settings were not at hand and are not compared; the
+    defaults are those of the released code.
 Differs from the released code:
+    with probabilities the student learns by cross-entropy with them: the released code learns labels only;
+    the logarithm of a probability is taken in one step with the softmax, where the released one is NaN
+    once a probability is 0, and the rest of that round's generator steps with it;
+    a batch need not be a multiple of the classes, where the released code ends with an error: it has no
+    working command for 100 or 12 classes;
     images are rounded to 8 bits, not truncated;
     generation goes on as long as the budget lasts, not for 400 rounds, and no image leaves the pool;
     the pool starts empty, where the released code takes in images left by an earlier run;
@@ -21,15 +27,15 @@ Differs from the released code:
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from budgets import Oracle
-from methods.augment import Augment, augment
+from methods.augment import Augment, augment, views_that_hold
 from methods.generators import UpsamplingGenerator, ideal_generator
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
@@ -38,7 +44,7 @@ from methods.search import Choice, Log, Range
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "anytime"
-RESULTS = 1
+RESULTS = 2
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -53,13 +59,18 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     reset_generator: Annotated[bool, Choice()] = True
     information_weight: Annotated[float, Range(0.0, 10.0)] = Field(5.0, ge=0)
     augment_generation: Annotated[Augment, Choice()] = "crop_flip"
-    # released: crop_flip for CIFAR, flip for all others, digits among them
+    # released: crop_flip for CIFAR, flip for all others, digits among them; none where labels are kept
     augment: Annotated[Augment, Choice()] = "flip"
     crop_padding: Annotated[int, Range(1, 4)] = Field(4, ge=0)
     passes: Annotated[int, Log(1, 5)] = Field(1, ge=1)
     lr: Annotated[float, Log(1e-3, 0.3)] = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _views(cls, settings: Any) -> Any:
+        return views_that_hold(settings)
 
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 Differs from the paper:
     the mixture of scales is stretched to [0, 1], as in noise.py, and rotated, distorted and cut in one resampling;
+    layers are enlarged bilinearly, which is not stated; noise of one pixel is among the scales, as there;
     the two cases of the diverging filter are printed the wrong way round; its stated properties settle it;
     masks are filtered a fixed number of times (2025-tlmr: 10), not until they change by less than 0.01,
     which it says takes about 10;

@@ -4,7 +4,8 @@ https://arxiv.org/abs/1812.02766, code https://github.com/tribhuvanesh/knockoffn
 
 The teacher labels real images of *another* data set, chosen at random, and the student is trained on
 the pairs. It is not data-free: it shows what images of the wrong kind are worth beside images that
-a method has to invent.
+a method has to invent. The default images are squares of two photographs: far below ImageNet, which
+the paper asks with.
 
 Differs from the paper: only its random strategy, not the adaptive one, which learns from the classes
     of the other data set which images to ask about; the paper's tables of settings were not at hand,
@@ -13,6 +14,7 @@ Differs from the released code:
     a budget larger than the data set is refused, where the released code starts over and asks about
     the same images again;
     images are rounded to 8 bits, as a file would hold them;
+    the student's input is scaled by a constant, where the released code normalises for teacher and student alike;
     the student starts from the weights it is given, not from ImageNet's, and once for each budget, where
     the released script goes on training one network from budget to budget;
     the learning rate falls at shares of the passes, 0.3, 0.6 and 0.9, which are its 60, 120 and 180 of 200;

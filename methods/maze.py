@@ -7,9 +7,10 @@ estimated by forward differences in several random directions; the student learn
 makes. Because the generator moves on, the student forgets: after each round it is also trained on
 batches of earlier rounds, whose answers were kept and cost no query.
 
-Made for 32 x 32 pixels and millions of queries; the batch shrinks so that one round fits the budget.
+Made for 32 x 32 pixels and millions of queries; at small budgets the batch shrinks (rounds.py). Its gradients are
+differences over 1e-5 a pixel: teacher and student must run in true float32, and images may not be rounded to 8 bits.
 
-Differs from the paper: nothing known; its text was not at hand, so the defaults are those of the
+Differs from the paper: its text was not at hand and is not compared; the defaults are those of the
     released code. Its variant with a few real images is left out.
 Differs from the released code:
     the student is in evaluation mode while the gradient is estimated, not in training mode, where
@@ -17,6 +18,10 @@ Differs from the released code:
     the answers for the generator's own batch are kept for the student's first step, as the released
     code counts them, where it asks the teacher again and does not count that;
     images made for the student are rounded to 8 bits, so that memory and teacher know the same image;
+    data, student and generator live in [0, 1], and the student scales its input, where the released ones
+    live in [-1, 1]: zero padding is black here and mid-grey there, which is little with batch norm;
+    its networks, a LeNet of 20, 50 and 500 and a WRN that enlarges 28 pixels to 32, are not ours: a row
+    on Fashion-MNIST does not reproduce its own;
     each batch of replay is drawn anew, where the released code draws the batches of a round without
     repeats among them;
     the rates follow the share of the queries spent, and the budget may end within a round, where the
@@ -37,13 +42,15 @@ from budgets import Oracle
 from methods.generators import UpsamplingGenerator, to_image
 from methods.pool import to_8_bits
 from methods.replay import Replay
+from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Log, Range
 
 ANSWERS = ("probs",)
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
+INPUTS = ("float",)  # 8 bits drown steps of 1e-3, as in dfme.py
+RESULTS = 2
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -69,7 +76,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     """One round: `generator_steps` of (directions + 1) batches, `student_steps` - 1 more batches, `replays` of none."""
     batches_a_round = config.generator_steps * (config.directions + 1) + config.student_steps - 1
     capacity = max(1, oracle.budget.queries // batches_a_round)  # one batch of each round
-    batch_size = min(config.batch_size, capacity)
+    batch_size = batch_that_fits(config.batch_size, batches_a_round, oracle.budget.queries)
     generator = maze_generator(config.latent, config.generator_width, oracle.shape).to(run.device)
     student_optimizer, generator_optimizer = (
         torch.optim.SGD(network.parameters(), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay)

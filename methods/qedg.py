@@ -12,6 +12,13 @@ Made for 28 and 32 pixels and budgets of 5,000 and 30,000; the batch shrinks to 
 
 Differs from the paper: the paper could not be read here; the defaults are those of the released code.
 Differs from the released code:
+    the student starts from the weights it is given, where the released one, and its teacher, start from ImageNet's
+    (`weights=ResNet18_Weights`, of which torchvision takes IMAGENET1K_V1): the released method is not data-free,
+    and its published numbers at 5,000 and 30,000 queries are not to be compared with these;
+    its networks are ImageNet's too, with a stem of 7 x 7 and a pooling, where ours for 32 pixels have 3 x 3 and none;
+    its query-free mirroring asks the student in training mode, so that batch norm's statistics move twice a step;
+    every image of a step is moved by itself, where the released transforms, given a batch, draw once for all of it;
+    on CIFAR-10 and SVHN it mirrors 30 % and in most runs turns nothing;
     a round asks about at least `least_kept` of its batch, the least sure, where the released code may
     keep nothing and go on for ever;
     the last round asks about no more than the budget covers, where the released code overruns it;
@@ -110,7 +117,7 @@ def generate(student: nn.Module, batch_size: int, oracle: Oracle, config: Config
     noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
     targets = torch.randint(oracle.classes, (batch_size,), generator=run.rng, device=run.device)
     student.eval()
-    lowest, best = torch.tensor(torch.inf, device=run.device), noise.new_empty(batch_size, *oracle.shape)
+    lowest, best = torch.tensor(torch.inf, device=run.device), noise.new_zeros(batch_size, *oracle.shape)
     for _ in range(config.generator_steps):
         images = move(generator(noise), config, run.rng)
         logits = student(images)

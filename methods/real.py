@@ -40,4 +40,4 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     while oracle.spent < len(order):
         images = run.data[order[oracle.spent : oracle.spent + config.recipe.batch_size]]
         pool.add(images, oracle(images))
-    yield from fit(student, optimizer, pool, config.recipe, run)
+    yield from fit(student, optimizer, pool, config.recipe, run, oracle)

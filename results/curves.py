@@ -13,17 +13,24 @@ from results.store import CellState, state_of
 
 TRACK = ["task", "answers", "inputs"]
 SETTING = [*TRACK, "method"]
+REPLICATE = ["teacher_seed", "seed"]  # which teacher a run met, and with which student
 MEASURED = ["accuracy", "spread", "n", "low", "high", "agreement", "agreement_spread", "optimistic"]
 MEASURED += ["queries", "distinct", "claimed", "optimistic_spread"]
 MEASURED += ["agreement_low", "agreement_high", "optimistic_low", "optimistic_high"]
+MEASURED += ["teachers", "runs", "teacher_spread", "seed_spread", "steps", "fitted", "commonest", "unlearnt"]
 POINT = {"budget", "round", "spent", "distinct", "figures", "accuracy", "agreement"}  # what every point has
-TOTALS = ["spent", "distinct", "rounds", "seconds"]
+POINT |= {"steps", "fitted", "commonest"}
+TOTALS = ["spent", "distinct", "rounds", "steps", "seconds"]
 MACHINE = ["device", "threads", "precision", "commit", "torch"]
-WHOLE = ["seed", "budget", "spent", "distinct", "rounds", "threads"]  # numbers that are counted, never measured
+# Numbers that are counted, never measured.
+WHOLE = ["teacher_seed", "seed", "budget", "spent", "distinct", "rounds", "steps", "threads"]
 OF_POINT = [*SETTING, "kind", "data", "protocol", "cell", "listed"]
-COUNTED = ["seed", "budget", "queries", "distinct", "claimed", "round"]
-MEASURES = ["accuracy", "agreement", "optimistic"]
+COUNTED = ["teacher_seed", "seed", "budget", "queries", "distinct", "claimed", "round", "steps"]
+MEASURES = ["accuracy", "agreement", "optimistic", "fitted", "commonest"]
+LEARNT = 0.1  # of the way from the commonest answer to all answers, below which a student has not learnt them
 TARGETS = (0.5, 0.75, 0.9)
+
+Met = tuple[str, int]  # a task, and the seed of one of its teachers
 
 
 def cells(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataFrame:
@@ -34,7 +41,7 @@ def cells(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataF
     """
     record = read(run / "run.json", RunRecord)
     rows = [_row(entry, _state(run, entry.cell, entry, record, versions)) for entry in record.entries]
-    columns = [*SETTING, "kind", "data", "protocol", "seed", "budget", "state", "reason", "cell", "config"]
+    columns = [*SETTING, "kind", "data", "protocol", *REPLICATE, "budget", "state", "reason", "cell", "config"]
     frame = pd.DataFrame(rows).reindex(columns=[*columns, *TOTALS, *MACHINE, "versions"])
     return frame.astype(dict.fromkeys(WHOLE, "Int64"))
 
@@ -46,15 +53,19 @@ def points(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.Data
     queries: what the student had cost at its last round within that budget. claimed: the images its
     method had made for it, which is what papers that count images and not questions report.
     optimistic: the best accuracy on test data at any point so far, which no one could have chosen; NaN for runs
-    `per_budget`, which are measured once. Whatever else a point has is carried over, such as `accuracy_ensemble`: a
-    part that a method shows apart. An `anytime` run that is not done may have been run to a narrower budget, whose
-    points are its own.
+    `per_budget`, which are measured once. steps: updates of the student. fitted: the share of the images asked about
+    about on which it agrees with the teacher. commonest: the share of the commonest answer among them. learnt: whether
+    the student came LEARNT of the way from the one to all. Whatever else a point has is carried over, such as
+    `accuracy_ensemble`: a part that a method shows apart. An `anytime` run that is not done may have been run to a
+    narrower budget, whose points are its own.
     """
     record = read(run / "run.json", RunRecord)
     answering = ((entry, _answering(run, entry, record, versions)) for entry in record.entries)
     rows = [row for entry, cell in answering if cell for row in _points(run.parent / "cells" / cell, entry)]
     frame = pd.DataFrame(rows, columns=None if rows else [*OF_POINT, *COUNTED, *MEASURES])
     frame = frame.astype(dict.fromkeys(COUNTED, "Int64") | dict.fromkeys(MEASURES, float) | {"listed": bool})
+    beyond = frame["fitted"] - frame["commonest"]
+    frame["learnt"] = ~(beyond < LEARNT * (1 - frame["commonest"])) & ~(frame["commonest"] == 1)
     frame["listed"] = frame.groupby([*SETTING, "protocol", "budget"])["listed"].transform("any")
     return frame
 
@@ -65,46 +76,67 @@ def apart(frame: pd.DataFrame) -> list[str]:
     return [name for name in map(str, frame) if name.startswith(("accuracy_", "agreement_")) and name not in ours]
 
 
-def summary(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean, spread and n over seeds for each setting and budget, with a 95 % interval where n is 3 or more.
+def by_unit(points: pd.DataFrame, key: list[str], columns: list[str]) -> pd.DataFrame:
+    """One row for each unit, within each key, that is drawn independently of the others; index: key, unit.
 
-    listed: whether the grid names the budget. queries, distinct, claimed: means, to the nearest whole number.
-    Of parts shown apart there is the mean alone.
+    Where a task has several teachers a unit is a teacher, with the means over its seeds, for what differs between
+    teachers all their seeds share; else it is a seed.
     """
-    groups = points.groupby([*SETTING, "protocol", "budget"], sort=False)
-    parts, costs = apart(points), ["queries", "distinct", "claimed"]
-    table = groups[[*MEASURES, *costs, *parts]].mean()
+    several = points.groupby("task")["teacher_seed"].transform("nunique") > 1
+    unit = points["teacher_seed"].where(several, points["seed"])
+    return points.assign(unit=unit).groupby([*key, "unit"], sort=False)[columns].mean()
+
+
+def summary(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean, spread and n over units (`by_unit`) for each setting and budget, with a 95 % interval where n is 3 or more.
+
+    listed: whether the grid names the budget. queries, distinct, claimed, steps: means, to the nearest whole number.
+    teachers, runs: how many. seed_spread: the standard deviation between the seeds of one teacher. teacher_spread: that
+    between teachers with endless seeds. unlearnt: how many runs did not learn their labels. Of parts shown apart there
+    is the mean alone.
+    """
+    key = [*SETTING, "protocol", "budget"]
+    groups = points.groupby(key, sort=False)
+    parts, costs = apart(points), ["queries", "distinct", "claimed", "steps"]
+    units = by_unit(points, key, [*MEASURES, *costs, *parts]).groupby(key, sort=False)
+    table = units.mean()
     table[costs] = table[costs].round().astype("Int64")
-    table["n"] = groups.size().astype("Int64")
-    table["listed"] = groups["listed"].any()
+    table["n"], table["runs"] = units.size().astype("Int64"), groups.size().astype("Int64")
+    table["teachers"], table["listed"] = groups["teacher_seed"].nunique().astype("Int64"), groups["listed"].any()
+    table["unlearnt"] = table["runs"] - groups["learnt"].sum()
     for measure, prefix in (("accuracy", ""), ("agreement", "agreement_"), ("optimistic", "optimistic_")):
-        table[f"{prefix}spread"] = groups[measure].std()
+        table[f"{prefix}spread"] = units[measure].std()
         half = half_width(table[f"{prefix}spread"], table["n"])
         table[f"{prefix}low"], table[f"{prefix}high"] = table[measure] - half, table[measure] + half
-    return table.reset_index()[[*SETTING, "protocol", "budget", "listed", *MEASURED, *parts]]
+    within = points.groupby([*key, "teacher_seed"], sort=False)["accuracy"].var().groupby(key, sort=False).mean()
+    between = table["spread"] ** 2 - within * table["teachers"] / table["runs"]
+    table["seed_spread"] = within**0.5
+    table["teacher_spread"] = (between.clip(lower=0) ** 0.5).where(table["teachers"] > 1)
+    return table.reset_index()[[*key, "listed", *MEASURED, *parts]]
 
 
-def efficiency(points: pd.DataFrame, teachers: Mapping[str, float], roles: Mapping[str, str]) -> pd.DataFrame:
+def efficiency(points: pd.DataFrame, teachers: Mapping[Met, float], roles: Mapping[str, str]) -> pd.DataFrame:
     """For each setting: the area under accuracy over log queries, and the queries needed to reach a share of the
     teacher's accuracy, at the listed budgets.
 
-    teachers: task -> the teacher's test accuracy. Each seed is a curve; the figures are means over seeds, with n, and
-    with how many seeds reached each target. area_over: the range of budgets, the same for all of a track: those that
-    every ranked method has with all its seeds; or why there is no area.
+    teachers: the test accuracy of each. Every pair of teacher and seed is a curve; the figures are means over the n
+    curves, with how many of them reached each target. area_spread: over units (`by_unit`). area_over: the range of
+    budgets, the same for all of a track: those that every ranked method has with all its runs; or why there is no area.
     """
     rows = []
     for key, track in points[points["listed"]].groupby(TRACK, sort=False):
         common = _common_budgets(track, roles)
         for label, group in track.groupby("method", sort=False):
             setting = dict(zip(SETTING, (*key, label), strict=True))
-            rows.append(setting | _area(group, common) | _needed(group, teachers.get(str(key[0]), float("nan"))))
+            rows.append(setting | _area(group, common) | _needed(group, str(key[0]), teachers))
     frame = pd.DataFrame(rows, columns=None if rows else SETTING)
     return frame.astype(dict.fromkeys((name for name in frame if name == "n" or "queries" in str(name)), "Int64"))
 
 
-def teacher_accuracies(record: RunRecord) -> dict[str, float]:
-    """Task -> its teacher's test accuracy, for the tasks whose teacher is trained."""
-    return {task: teacher.test_accuracy for task, teacher in record.teachers.items() if teacher}
+def teacher_accuracies(record: RunRecord) -> dict[Met, float]:
+    """The test accuracy of each teacher that is trained."""
+    teachers = ((task, seed, found) for task, by_seed in record.teachers.items() for seed, found in by_seed.items())
+    return {(task, seed): teacher.test_accuracy for task, seed, teacher in teachers if teacher}
 
 
 def _state(
@@ -138,7 +170,7 @@ def _points(folder: Path, entry: Entry) -> Iterator[dict[str, Any]]:
         if not anytime and point["budget"] not in entry.budgets:
             continue  # a point on the way stands for no run of its own
         yield {
-            **{key: getattr(entry, key) for key in (*SETTING, "kind", "data", "protocol", "seed")},
+            **{key: getattr(entry, key) for key in (*SETTING, "kind", "data", "protocol", *REPLICATE)},
             "cell": folder.name,
             "budget": point["budget"],
             "listed": point["budget"] in entry.budgets,
@@ -149,6 +181,7 @@ def _points(folder: Path, entry: Entry) -> Iterator[dict[str, Any]]:
             "accuracy": point["accuracy"],
             "agreement": point["agreement"],
             "optimistic": best if anytime else float("nan"),
+            **{key: point.get(key) for key in ("steps", "fitted", "commonest")},
             **{key: value for key, value in point.items() if key not in POINT},
         }
 
@@ -161,37 +194,41 @@ def _common_budgets(track: pd.DataFrame, roles: Mapping[str, str]) -> list[int]:
 
 
 def _whole(group: pd.DataFrame) -> set[int]:
-    """The budgets at which no seed of the method is lacking that it has at another."""
-    seeds = group.groupby("budget")["seed"].nunique()
-    return set(map(int, seeds.index[seeds == group["seed"].nunique()]))
+    """The budgets at which no run of the method is lacking that it has at another."""
+    runs = group.groupby("budget").size()
+    return set(map(int, runs.index[runs == group.groupby(REPLICATE).ngroups]))
 
 
 def _area(group: pd.DataFrame, budgets: list[int]) -> dict[str, Any]:
     """Of one method, over those budgets."""
-    n = group["seed"].nunique()
+    n = group.groupby(REPLICATE).ngroups
     nothing = {"area": float("nan"), "area_spread": float("nan"), "n": n}
     if len(budgets) < 2:
         return nothing | {"area_over": "nothing: fewer than two budgets that all ranked methods have with all seeds"}
     over = f"{budgets[0]:,} to {budgets[-1]:,}"
     if not _whole(group).issuperset(budgets):
         return nothing | {"area_over": f"nothing: lacks a part of {over}"}
-    curves = _by_seed(group[group["budget"].isin(budgets)])
-    areas = [area_over_log(curve["budget"], curve["accuracy"]) for curve in curves]
-    return {"area": sum(areas) / n, "area_spread": spread(areas), "n": n, "area_over": over}
+    curves = _curves(group[group["budget"].isin(budgets)])
+    areas = pd.Series({i: area_over_log(curve["budget"], curve["accuracy"]) for i, (_, curve) in enumerate(curves)})
+    of_teachers = areas.groupby([teacher for teacher, _ in curves]).mean()
+    units = of_teachers if len(of_teachers) > 1 else areas
+    return {"area": units.mean(), "area_spread": spread(units), "n": n, "area_over": over}
 
 
-def _needed(group: pd.DataFrame, teacher: float) -> dict[str, Any]:
-    """The queries that one method needed for each target, where all seeds reached it, and how many did."""
+def _needed(group: pd.DataFrame, task: str, teachers: Mapping[Met, float]) -> dict[str, Any]:
+    """The queries that one method needed for each target, where all runs reached it, and how many did."""
     needed: dict[str, Any] = {}
+    curves = [(teachers.get((task, met), float("nan")), curve) for met, curve in _curves(group)]
     for share in TARGETS:
-        of_seeds = [queries_to_reach(share * teacher, seed["budget"], seed["accuracy"]) for seed in _by_seed(group)]
-        reached = [queries for queries in of_seeds if not math.isnan(queries)]
-        all_reached = len(reached) == len(of_seeds)
+        each = [queries_to_reach(share * teacher, curve["budget"], curve["accuracy"]) for teacher, curve in curves]
+        reached = [queries for queries in each if not math.isnan(queries)]
+        all_reached = len(reached) == len(each)
         name = f"queries_to_{100 * share:.0f}"
         needed[name] = round(sum(reached) / len(reached)) if all_reached else pd.NA
-        needed[f"{name}_seeds"] = len(reached)
+        needed[f"{name}_runs"] = len(reached)
     return needed
 
 
-def _by_seed(group: pd.DataFrame) -> list[pd.DataFrame]:
-    return [curve.sort_values("budget") for _, curve in group.groupby("seed")]
+def _curves(group: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """The curve of each run by its budgets, with the seed of the teacher that it met."""
+    return [(int(str(teacher)), curve.sort_values("budget")) for (teacher, _), curve in group.groupby(REPLICATE)]

@@ -18,7 +18,7 @@ from typing import (
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-SCHEMA = 2
+SCHEMA = 3
 RANKED, CONTROL, REFERENCE = "ranked", "control", "not data-free"  # the roles
 CONTROLS = {"noise"}  # what any method must beat
 
@@ -59,7 +59,8 @@ class CellRecord:
 @dataclass(frozen=True)
 class Totals:
     """done.json, and stopped.json of a trial that was given up: what the meter counted over the whole run, the last
-    unfinished round included, and what computed it. seconds: of wall time, summed over restarts."""
+    unfinished round included, and what computed it. seconds: of wall time, summed over restarts. steps: updates of the
+    student, up to the last round."""
 
     spent: int
     distinct: int
@@ -67,6 +68,7 @@ class Totals:
     seconds: float
     versions: Versions = field(default_factory=dict)
     machine: Machine | None = None
+    steps: int | None = None
     schema: int = SCHEMA
 
 
@@ -81,7 +83,11 @@ class Failure:
 
 
 class Point(TypedDict):
-    """One point of curve.json. What a method shows apart follows, as `accuracy_NAME`."""
+    """One point of curve.json. What a method shows apart follows, as `accuracy_NAME`.
+
+    steps: updates of the student. fitted: the share of what was asked about on which it agrees with the teacher.
+    commonest: the share of the commonest answer there.
+    """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -92,6 +98,9 @@ class Point(TypedDict):
     figures: dict[str, float] | None
     accuracy: NotRequired[float]  # an exam of held-out answers knows no true labels
     agreement: NotRequired[float]
+    steps: NotRequired[int]
+    fitted: NotRequired[float]
+    commonest: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,13 @@ class TeacherRecord:
 
 @dataclass(frozen=True)
 class TaskParts:
-    """A task as a report names it. classes: how many, so that chance is known."""
+    """A task as a report names it. classes: how many, so that chance is known. scaling: of the student's input."""
 
     dataset: str
     teacher: str
     student: str
     classes: int
+    scaling: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class Entry:
     kind: str
     data: str
     protocol: str
+    teacher_seed: int
     seed: int
     budget: int
     budgets: list[int]
@@ -161,15 +172,15 @@ class Provenance:
 class RunRecord:
     """run.json: the grid as planned. id: a random name by which MLflow tells this folder's runs from another's.
 
-    teachers: task -> its teacher, None while it is untrained. versions: kind of method -> those of the code that
-    planned it.
+    teachers: task -> its teachers by seed, None while one is untrained. versions: kind of method -> those of the code
+    that planned it.
     """
 
     grid: str
     id: str
     definition: dict[str, Any]
     tasks: dict[str, TaskParts]
-    teachers: dict[str, TeacherRecord | None]
+    teachers: dict[str, dict[int, TeacherRecord | None]]
     provenance: Provenance
     versions: dict[str, Versions]
     entries: list[Entry]

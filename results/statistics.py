@@ -1,7 +1,8 @@
 """Statistics over seeds and tasks: pure functions on arrays.
 
-A sample has one value a seed; strata are samples, one a task. Tasks are fixed, seeds are random: an interval says where
-the figure of these very tasks would come to lie with endless seeds. docs/statistics.md has what was checked, and how.
+A sample has one value a unit, which is a seed, or a teacher where a task has several; strata are samples, one a task.
+Tasks are fixed, units are random: an interval says where the figure of these very tasks would come to lie with endless
+units. docs/statistics.md has what was checked, and how.
 """
 
 from collections.abc import Sequence
@@ -34,17 +35,20 @@ def half_width(spread: ArrayLike, n: ArrayLike) -> Floats:
     return np.asarray(_quantile(count - 1) * np.asarray(spread, dtype=float) / np.sqrt(count))
 
 
-def against_best(mean: ArrayLike, spread: ArrayLike, n: ArrayLike) -> Floats:
-    """For each of k samples, the p-value of Welch's test against the one of the highest mean, by Holm's method.
+def against_best(samples: Sequence[ArrayLike], *, paired: bool = False) -> Floats:
+    """For each of k samples, the p-value of a test against the one of the highest mean, by Holm's method.
 
-    mean, spread, n: [k] of the samples. Corrected for all pairs, and not for the k - 1 with the best alone: which one
-    is the best was seen in the same data. NaN for the best itself, and where either has fewer than three values.
+    paired: whether the i-th values of all samples belong together, such as those with the same teacher: then the test
+    is Student's on their differences, else Welch's. Corrected for all pairs, and not for the k - 1 with the best alone:
+    which one is the best was seen in the same data. NaN for the best itself, and where either has fewer than three
+    values.
     """
-    means, spreads, counts = (np.asarray(values, dtype=float) for values in (mean, spread, n))
-    first, second = np.triu_indices(means.size, k=1)
-    p = holm(_welch(*((values[first], values[second]) for values in (means, spreads, counts))))
-    best = int(means.argmax())
-    against = np.full(means.size, np.nan)
+    values = [np.asarray(sample, dtype=float) for sample in samples]
+    first, second = np.triu_indices(len(values), k=1)
+    test = _paired if paired else _welch
+    p = holm(test([values[i] for i in first], [values[j] for j in second]))
+    best = int(np.argmax([sample.mean() for sample in values]))
+    against = np.full(len(values), np.nan)
     for pair in np.flatnonzero((first == best) | (second == best)):
         against[first[pair] + second[pair] - best] = p[pair]
     return against
@@ -135,15 +139,27 @@ def _quantile(freedom: float | Floats) -> Any:
     return stats.t.ppf((1 + LEVEL) / 2, freedom)
 
 
-def _welch(means: tuple[Floats, Floats], spreads: tuple[Floats, Floats], counts: tuple[Floats, Floats]) -> Floats:
+def _welch(first: Sequence[Floats], second: Sequence[Floats]) -> Floats:
     """P-values of Welch's test, pair by pair; NaN where either has fewer than three values."""
-    steady = (spreads[0] == 0) & (spreads[1] == 0)  # the test would divide by nothing
-    enough = np.minimum(*counts) >= FEWEST
-    p = np.where(steady, means[0] == means[1], np.nan).astype(float)
-    at = enough & ~steady
-    one, other = ((means[i][at], spreads[i][at], counts[i][at]) for i in (0, 1))
-    p[at] = stats.ttest_ind_from_stats(*one, *other, equal_var=False).pvalue
-    return np.where(enough, p, np.nan)
+    (one, one_spread, one_n), (other, other_spread, other_n) = (
+        np.array([(sample.mean(), spread(sample), sample.size) for sample in side]).T for side in (first, second)
+    )
+    p = np.where((one_spread == 0) & (other_spread == 0), one == other, np.nan).astype(float)
+    at = (one_spread > 0) | (other_spread > 0)  # else the test would divide by nothing
+    sides = (one[at], one_spread[at], one_n[at], other[at], other_spread[at], other_n[at])
+    p[at] = stats.ttest_ind_from_stats(*sides, equal_var=False).pvalue
+    return np.where(np.minimum(one_n, other_n) >= FEWEST, p, np.nan)
+
+
+def _paired(first: Sequence[Floats], second: Sequence[Floats]) -> Floats:
+    """P-values of Student's test on the differences, pair by pair; NaN for fewer than three of them."""
+    differences = np.array(first) - np.array(second)
+    if differences.shape[1] < FEWEST:
+        return np.full(len(differences), np.nan)
+    steady = np.ptp(differences, axis=1) == 0
+    p = np.where(steady, differences[:, 0] == 0, np.nan).astype(float)
+    p[~steady] = stats.ttest_1samp(differences[~steady], 0.0, axis=1).pvalue
+    return p
 
 
 def _share_won(first: ArrayLike, second: ArrayLike) -> float:

@@ -21,7 +21,6 @@ from results.statistics import (
     improvement_interval,
     iqm,
     iqm_interval,
-    spread,
 )
 
 Strata = list[Floats]
@@ -136,7 +135,7 @@ def seen(apart: float, methods: int, seeds: int, draws: int) -> float:
 
 
 def over_all_pairs(samples: Floats) -> Floats:
-    return against_best(samples.mean(-1), [spread(sample) for sample in samples], [samples.shape[-1]] * len(samples))
+    return against_best(list(samples))
 
 
 def uncorrected(samples: Floats) -> Floats:

@@ -21,6 +21,7 @@ ENTRY = Entry(
     kind="ideal",
     data="none",
     protocol="per_budget",
+    teacher_seed=0,
     seed=0,
     budget=400,
     budgets=[400],
@@ -38,6 +39,7 @@ def write_run(
     tasks: Iterable[str] = ("digits-lenet",),
     answers: Iterable[str] = ("labels",),
     seeds: int = 3,
+    teachers: int = 1,
     budgets: Iterable[int] = (250, 500, 1000),
     **definition: Any,
 ) -> Path:
@@ -47,7 +49,7 @@ def write_run(
     """
     kinds, budgets = kinds or KINDS, list(budgets)
     draw = random.Random(0)
-    entries = planned(kinds, tasks, answers, seeds, budgets)
+    entries = planned(kinds, tasks, answers, seeds, budgets, teachers)
     for entry in entries:
         skill = SKILL.get(entry.method, 0.2 + 0.05 * list(kinds).index(entry.method))
         finish(root, entry, min(0.99, skill * (0.6 + 0.4 * entry.budget / max(budgets)) + draw.gauss(0, 0.02)))
@@ -55,9 +57,14 @@ def write_run(
 
 
 def planned(
-    kinds: dict[str, str], tasks: Iterable[str], answers: Iterable[str], seeds: int, budgets: Iterable[int]
+    kinds: dict[str, str],
+    tasks: Iterable[str],
+    answers: Iterable[str],
+    seeds: int,
+    budgets: Iterable[int],
+    teachers: int = 1,
 ) -> list[Entry]:
-    """One entry for each task, kind of answer, method, seed and budget."""
+    """One entry for each task, kind of answer, method, teacher, seed and budget."""
     answers, budgets = list(answers), list(budgets)
     return [
         replace(
@@ -68,14 +75,16 @@ def planned(
             kind=kind,
             data="train" if kind == "real" else "none",
             protocol="anytime" if kind == "ideal" else "per_budget",
+            teacher_seed=teacher,
             seed=seed,
             budget=budget,
             budgets=[budget],
-            cell=f"{task}.{label.replace('/', ' ')}.{budget}-{answer}.s{seed}",
+            cell=f"{task}.{label.replace('/', ' ')}.{budget}-{answer}.{f't{teacher}.' if teacher else ''}s{seed}",
         )
         for task in tasks
         for answer in answers
         for label, kind in kinds.items()
+        for teacher in range(teachers)
         for seed in range(seeds)
         for budget in budgets
     ]
@@ -89,7 +98,7 @@ def plan(root: Path, entries: list[Entry], **definition: Any) -> Path:
         id="0",
         definition={"description": "cells that were never run", "tasks": tasks, "seeds": [0, 1, 2], **definition},
         tasks={task: _parts(task) for task in tasks},
-        teachers=dict.fromkeys(tasks, TeacherRecord("0123456789abcdef", 0.97, 0.96)),
+        teachers={task: _teachers(task, entries) for task in tasks},
         provenance=Provenance(
             "bench run --grid made-up", "0.1.0", "abcdef0", "3.11.7", {"torch": "2.15.0"}, "2026-01-02 03:04 UTC"
         ),
@@ -123,7 +132,13 @@ def point(budget: int, accuracy: float, **more: Any) -> Point:
 def _parts(task: str) -> TaskParts:
     """`mnist-lenet5` -> its data set and network."""
     dataset, _, network = task.partition("-")
-    return TaskParts(dataset, network, network, classes=10)
+    return TaskParts(dataset, network, network, classes=10, scaling=(0.5, 0.25))
+
+
+def _teachers(task: str, entries: list[Entry]) -> dict[int, TeacherRecord | None]:
+    """All as good as each other."""
+    seeds = sorted({entry.teacher_seed for entry in entries if entry.task == task})
+    return {seed: TeacherRecord(f"{seed}123456789abcdef", 0.97, 0.96) for seed in seeds}
 
 
 def _write(path: Path, content: Any) -> None:

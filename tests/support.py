@@ -48,6 +48,15 @@ def small_student(seed: int = 1) -> nn.Module:
         )
 
 
+def sample_of(mean: float, spread: float, n: int) -> list[float]:
+    """n values of exactly that mean and standard deviation."""
+    if n == 1 or spread == 0:
+        return [mean] * n
+    steps = [2 * i - n + 1 for i in range(n)]
+    scale = spread / (sum(step**2 for step in steps) / (n - 1)) ** 0.5
+    return [mean + scale * step for step in steps]
+
+
 @dataclass
 class RecordingTeacher:
     """A teacher in process that remembers the size of each batch it was sent."""

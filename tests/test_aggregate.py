@@ -10,11 +10,11 @@ import pytest
 from results import aggregate
 from results.records import CONTROL, RANKED, REFERENCE, TaskParts
 
-TEACHERS = {"a": 0.9, "b": 0.7, "c": 0.6}
+TEACHERS = {("a", 0): 0.9, ("b", 0): 0.7, ("c", 0): 0.6}
 TASKS = {
-    "a": TaskParts("digits", "net", "net", classes=10),
-    "b": TaskParts("digits", "net", "net", classes=5),
-    "c": TaskParts("cars", "net", "net", classes=200),
+    "a": TaskParts("digits", "net", "net", classes=10, scaling=(0.5, 0.25)),
+    "b": TaskParts("digits", "net", "net", classes=5, scaling=(0.5, 0.25)),
+    "c": TaskParts("cars", "net", "net", classes=200, scaling=(0.5, 0.25)),
 }
 ROLES = {"X": RANKED, "Y": RANKED, "noise": CONTROL, "real": REFERENCE}
 
@@ -23,7 +23,7 @@ def points(*cells: tuple[str, str, list[float]], **changes: Any) -> pd.DataFrame
     """One point for each accuracy, of (task, method, accuracies over seeds)."""
     plain = {"answers": "labels", "inputs": "float", "budget": 100, "listed": True}
     rows = [
-        {**plain, "task": task, "method": method, "seed": seed, "accuracy": value, **changes}
+        {**plain, "task": task, "method": method, "teacher_seed": 0, "seed": seed, "accuracy": value, **changes}
         for task, method, values in cells
         for seed, value in enumerate(values)
     ]
@@ -40,7 +40,7 @@ def scores(frame: pd.DataFrame, **changes: Any) -> pd.DataFrame:
 
 def test_a_score_is_nothing_at_chance_and_one_at_the_teacher_of_its_own_task() -> None:
     for task, chance in (("a", 0.1), ("b", 0.2), ("c", 0.005)):
-        for accuracy, score in ((chance, 0.0), (TEACHERS[task], 1.0), ((chance + TEACHERS[task]) / 2, 0.5)):
+        for accuracy, score in ((chance, 0.0), (TEACHERS[task, 0], 1.0), ((chance + TEACHERS[task, 0]) / 2, 0.5)):
             (row,) = scores(points((task, "X", [accuracy] * 3))).to_dict("records")
             assert (row["iqm"], row["low"], row["high"]) == pytest.approx((score, score, score))
 
@@ -57,7 +57,7 @@ def test_fewer_than_three_seeds_of_any_task_make_no_interval() -> None:
     assert row["iqm"] == pytest.approx((0.5 / 0.8 + 0.5) / 2)
 
 
-@pytest.mark.parametrize("teachers", [{**TEACHERS, "b": 0.2}, {"a": 0.9}])
+@pytest.mark.parametrize("teachers", [{**TEACHERS, ("b", 0): 0.2}, {("a", 0): 0.9}])
 def test_a_task_whose_teacher_is_not_above_chance_or_not_known_is_left_out_and_said(teachers: dict[str, float]) -> None:
     table = scores(points(("a", "X", [0.5]), ("b", "X", [0.3])), teachers=teachers)
     assert table["iqm"].tolist() == [0.5]
@@ -78,7 +78,7 @@ def test_a_control_or_reference_that_lacks_a_task_is_left_out_itself() -> None:
 
 
 def test_several_data_sets_are_compared_together_and_each_alone() -> None:
-    tasks = {**TASKS, "c": replace(TASKS["c"], classes=5)}
+    tasks = {**TASKS, "c": replace(TASKS["c"], classes=5, scaling=(0.5, 0.25))}
     table = scores(points(("a", "X", [0.5]), ("c", "X", [0.3])), tasks=tasks)
     assert table["over"].tolist() == [aggregate.ALL, "digits", "cars"]
     assert table["iqm"].tolist() == pytest.approx([0.375, 0.5, 0.25])

@@ -135,7 +135,7 @@ def rates_of(pool: Pool, recipe: Recipe) -> list[float]:
     student, rates = small_student(), []
     optimizer = optimizer_of(student, recipe)
     optimizer.register_step_pre_hook(lambda chosen, *_: rates.append(chosen.param_groups[0]["lr"]))
-    finish(fit(student, optimizer, pool, recipe, make_run()))
+    finish(fit(student, optimizer, pool, recipe, make_run(), make_oracle(RecordingTeacher(), 1)))
     return rates
 
 
@@ -158,16 +158,48 @@ def test_a_fit_takes_at_least_the_passes_and_at_least_the_steps_it_is_told(
     assert len(rates_of(labelled_pool(images), Recipe(batch_size=16, passes=passes, min_steps=min_steps))) == steps
 
 
+def test_a_constant_rate_stays_as_it_is() -> None:
+    recipe = Recipe(batch_size=16, passes=3, min_steps=1, lr=0.01, schedule="constant")
+    assert set(rates_of(labelled_pool(50), recipe)) == {0.01}
+
+
+def test_noise_of_which_every_view_is_asked_about_costs_a_query_for_each_pass() -> None:
+    recipe = Recipe(batch_size=8, passes=5, min_steps=1, augment="crop", crop_padding=2)
+    oracle, run = make_oracle(RecordingTeacher(), 103), make_run()
+    figures = list(noise.distill(oracle, small_student(), noise.Config(relabel="every_view", recipe=recipe), run))
+    assert [round_["pool"] for round_ in figures] == [20] * 5
+    assert oracle.spent == 100
+    assert oracle.distinct > 90
+
+
+@pytest.mark.parametrize("kind", ["uniform", "multiscale", "shapes"])
+def test_each_kind_of_noise_fills_its_range_and_repeats_nothing(kind: str) -> None:
+    images = noise.draw(50, (3, 12, 20), noise.Config(kind=kind), rng())
+    assert images.shape == (50, 3, 12, 20)
+    assert 0 <= images.min() < 0.1
+    assert 0.9 < images.max() <= 1
+    assert len(images.flatten(1).unique(dim=0)) == 50
+
+
+def test_layers_enlarged_to_the_nearest_are_flat_and_a_scale_of_one_pixel_can_be_left_out() -> None:
+    flat = noise.multiscale(4, (1, 8, 8), 6, rng(), "nearest", pixels=False)  # squares of 2 x 2 at the finest
+    assert torch.equal(flat[..., ::2], flat[..., 1::2])
+    fine = noise.multiscale(4, (1, 8, 8), 6, rng(), "nearest")
+    assert not torch.equal(fine[..., ::2], fine[..., 1::2])
+
+
 def test_a_fit_learns_its_pool() -> None:
     student, pool, recipe = small_student(), labelled_pool(200), Recipe(passes=10, min_steps=150, batch_size=32)
-    losses = [figures["loss"] for figures in fit(student, optimizer_of(student, recipe), pool, recipe, make_run())]
+    rounds = fit(student, optimizer_of(student, recipe), pool, recipe, make_run(), make_oracle(RecordingTeacher(), 1))
+    losses = [figures["loss"] for figures in rounds]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_fit_leaves_the_pool_as_it_is_and_asks_nothing() -> None:
     pool, recipe, student = labelled_pool(20), Recipe(**QUICK), small_student()
-    before = torch.cat(pool.state_dict()["images"]).clone()
-    finish(fit(student, optimizer_of(student, recipe), pool, recipe, make_run()))
+    before, oracle = torch.cat(pool.state_dict()["images"]).clone(), make_oracle(RecordingTeacher(), 1)
+    finish(fit(student, optimizer_of(student, recipe), pool, recipe, make_run(), oracle))
+    assert oracle.spent == 0
     assert torch.equal(torch.cat(pool.state_dict()["images"]), before)
 
 

@@ -41,7 +41,7 @@ def finish(root: Path, cell: str, *points: Point, **totals: Any) -> None:
 
 
 def efficiency(run: Path, teacher: float = TEACHER) -> list[dict[Any, Any]]:
-    return curves.efficiency(curves.points(run), {TASK: teacher}, ROLES).to_dict("records")
+    return curves.efficiency(curves.points(run), {(TASK, 0): teacher, (TASK, 1): teacher}, ROLES).to_dict("records")
 
 
 def run_of_seeds(root: Path, *accuracies: float) -> Path:
@@ -211,9 +211,63 @@ def test_efficiency_is_the_area_and_the_queries_to_shares_of_the_teacher_over_th
     assert (row["n"], row["area_over"]) == (2, "100 to 1,000")
     assert row["area"] == pytest.approx((0.575 + 0.5) / 2)
     assert row["area_spread"] == pytest.approx(0.075 / math.sqrt(2))
-    assert (row["queries_to_50"], row["queries_to_50_seeds"]) == (550, 2)
-    assert (pd.isna(row["queries_to_75"]), row["queries_to_75_seeds"]) == (True, 1)
-    assert (pd.isna(row["queries_to_90"]), row["queries_to_90_seeds"]) == (True, 0)
+    assert (row["queries_to_50"], row["queries_to_50_runs"]) == (550, 2)
+    assert (pd.isna(row["queries_to_75"]), row["queries_to_75_runs"]) == (True, 1)
+    assert (pd.isna(row["queries_to_90"]), row["queries_to_90_runs"]) == (True, 0)
+
+
+def two_teachers(root: Path) -> Path:
+    """Two teachers, each with two seeds, at one budget: 0.2 and 0.4, 0.6 and 0.8."""
+    entries = []
+    for i, accuracy in enumerate((0.2, 0.4, 0.6, 0.8)):
+        finish(root, f"c{i}", point(100, accuracy))
+        entries.append(entry(f"c{i}", teacher_seed=i // 2, seed=i % 2, budgets=[100]))
+    return write_run(root, *entries)
+
+
+def test_means_and_spreads_are_over_teachers_where_a_task_has_several(tmp_path: Path) -> None:
+    (row,) = curves.summary(curves.points(two_teachers(tmp_path))).to_dict("records")
+    assert (row["n"], row["teachers"], row["runs"]) == (2, 2, 4)
+    assert row["accuracy"] == pytest.approx(0.5)
+    assert row["spread"] == pytest.approx(0.4 / math.sqrt(2))  # of 0.3 and 0.7
+    assert row["seed_spread"] == pytest.approx(0.2 / math.sqrt(2))
+    # Of the variance between the means, 0.08, a half of that between the seeds, 0.02, is the seeds'.
+    assert row["teacher_spread"] == pytest.approx(math.sqrt(0.08 - 0.02 / 2))
+
+
+def test_a_teacher_that_lacks_a_seed_weighs_no_less(tmp_path: Path) -> None:
+    run = two_teachers(tmp_path)
+    (tmp_path / "cells/c3/done.json").unlink()
+    (row,) = curves.summary(curves.points(run)).to_dict("records")
+    assert row["accuracy"] == pytest.approx((0.3 + 0.6) / 2)
+    assert (row["n"], row["runs"]) == (2, 3)
+
+
+def test_targets_are_shares_of_the_accuracy_of_the_teacher_that_was_met(tmp_path: Path) -> None:
+    points, teachers = curves.points(two_teachers(tmp_path)), {(TASK, 0): 0.4, (TASK, 1): 0.9}
+    (row,) = curves.efficiency(points, teachers, ROLES).to_dict("records")
+    assert row["n"] == 4
+    assert (row["queries_to_50"], row["queries_to_75_runs"]) == (100, 2)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "commonest", "learnt"),
+    [
+        (0.40, 0.40, False),
+        (0.44, 0.40, False),
+        (0.47, 0.40, True),
+        (1.0, 1.0, False),
+        (0.99, 0.98, True),
+        (None, None, True),
+    ],
+)
+def test_who_agrees_with_its_labels_no_more_than_the_commonest_of_them_has_not_learnt_them(
+    tmp_path: Path, fitted: float | None, commonest: float | None, learnt: bool
+) -> None:
+    finish(tmp_path, "s0", point(100, 0.5, fitted=fitted, commonest=commonest) if fitted else point(100, 0.5))
+    run = write_run(tmp_path, entry("s0", budgets=[100]))
+    assert curves.points(run)["learnt"].tolist() == [learnt]
+    assert curves.summary(curves.points(run))["unlearnt"].tolist() == [int(not learnt)]
 
 
 def test_efficiency_joins_the_cells_of_a_seed_that_have_a_budget_each(tmp_path: Path) -> None:
@@ -280,8 +334,8 @@ def test_the_areas_of_another_track_do_not_depend_on_this_one(tmp_path: Path) ->
 
 def test_only_trained_teachers_have_an_accuracy(tmp_path: Path) -> None:
     record = read(write_run(tmp_path, entry(None)) / "run.json", RunRecord)
-    both = replace(record, teachers={**record.teachers, "untrained": None})
-    assert curves.teacher_accuracies(both) == {TASK: 0.96}
+    both = replace(record, teachers={**record.teachers, "untrained": {0: None}})
+    assert curves.teacher_accuracies(both) == {(TASK, 0): 0.96}
 
 
 def test_a_run_of_no_entries_has_frames_of_no_rows(tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ def test_strong_augmentation_mirrors_turns_and_enlarges_but_makes_images() -> No
     ("relabel", "rounds", "pool"),
     [("once", 5, 40), ("every_view", 2, 16)],  # 44 queries: b = 8 a round, or b * s = 24, the last cut to 16
 )
-def test_a_round_costs_a_batch_or_a_batch_for_each_step(relabel: str, rounds: int, pool: int) -> None:
+def test_a_round_costs_a_batch_or_a_batch_for_each_step(
+    relabel: str, rounds: int, pool: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dfhl_rs, "LEAST_ROUNDS", 1)  # so few queries would leave a round one step
     config = dfhl_rs.Config(**{**SMALL, "relabel": relabel})
     teacher = RecordingTeacher()
     oracle, costs, pools = make_oracle(teacher, 44), [], []

@@ -134,7 +134,9 @@ def test_the_student_learns_the_labels_and_the_logits_of_the_primer() -> None:
     wanted = F.cross_entropy(network(images), labels) + (network(images) - primer(images)).abs().mean()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     config = dip_kd.Config(passes=1, augment="none")
-    (figures,) = dip_kd.train(network, optimizer, pool, primer, 0, config, make_run())
+    (figures,) = dip_kd.train(
+        network, optimizer, pool, primer, make_oracle(RecordingTeacher(), 1), 0, config, make_run()
+    )
     assert figures["loss"] == pytest.approx(wanted.item())
 
 
@@ -167,6 +169,25 @@ def test_without_contrast_each_image_is_paid_for_once() -> None:
     rounds = list(dip_kd.distill(oracle, small_student(), config, make_run()))
     assert len(rounds) == 6
     assert oracle.spent == oracle.distinct == 41
+
+
+@pytest.mark.parametrize("contrast_passes", [0, 2])
+def test_with_every_view_asked_about_an_image_costs_a_query_for_each_pass_of_both_networks(
+    contrast_passes: int,
+) -> None:
+    teacher = RecordingTeacher()
+    oracle = make_oracle(teacher, 125)  # 20 images x 3 passes x 2 networks, and 5 too few for another
+    config = dip_kd.Config(**{**SMALL, "relabel": "every_view", "contrast_passes": contrast_passes})
+    figures = list(dip_kd.distill(oracle, small_student(), config, make_run()))
+    assert [round_["pool"] for round_ in figures] == [20] * 6
+    assert oracle.spent == 120
+    assert oracle.distinct > 80, "moved by chance by a pixel, an image is seldom asked about twice alike"
+
+
+def test_labels_that_are_kept_are_kept_for_no_other_view_unless_one_says_so() -> None:
+    assert dip_kd.Config().augment == "none"
+    assert dip_kd.Config(augment="crop").augment == "crop"
+    assert dip_kd.Config(relabel="every_view").augment == "crop_flip"
 
 
 def test_one_image_is_too_few_to_contrast() -> None:

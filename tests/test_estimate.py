@@ -17,7 +17,9 @@ from results.store import write_json
 
 def planned(cell: Cell, state: str = "to do") -> Planned:
     budget = cell.budget
-    return Planned(cell.method, cell.task, cell.method, cell.config, budget, (budget.queries,), "", 0, 0, cell, state)
+    return Planned(
+        cell.method, cell.task, cell.method, cell.config, budget, (budget.queries,), "", 0, 0, 0, cell, state
+    )
 
 
 def done(root: Path, cell: Cell, seconds: float, device: str) -> None:

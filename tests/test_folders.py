@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_task_named_by_itself_and_its_content(tmp_path: Path)
     assert name == f"{TASKS[name].dataset}-lenet5-mlp"
     assert TASKS[name].dataset.startswith("folder-my-pets-")
     assert (source.shape, source.classes) == ((1, 32, 32), 3)
-    assert recipe_of(TASKS[name]) is RECIPES["folder"]
+    assert recipe_of(TASKS[name]) == RECIPES["folder"]
     dataset = sources.load(TASKS[name].dataset, Path("elsewhere"))
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 18]
     thirds = dataset.test.images.float().mean(dim=(1, 2))[:, [5, 16, 27]]
@@ -274,7 +274,7 @@ def test_a_folder_runs_from_images_to_a_curve_and_its_cells_are_found_again(
     shutil.move("elsewhere-pets", "moved/pets")
     command[1] = "folder:moved/pets@lenet5,mlp"
     assert bench("plan", *command) == 0
-    assert "(1 done)" in capsys.readouterr().out
+    assert "(3 done)" in capsys.readouterr().out
     [teacher] = (tmp_path / "runs" / "teachers").iterdir()
     assert teacher.name.startswith("folder-pets-")
 

@@ -52,6 +52,22 @@ def test_every_shipped_grid_plans() -> None:
         assert planned(definition)
 
 
+def test_each_run_meets_one_of_the_teachers_of_its_task() -> None:
+    runs = planned(small(answers=["labels"], seeds=2, teachers=3, budgets=[250]))
+    assert [(run.teacher_seed, run.seed) for run in runs if run.label == "noise"] == [
+        (0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)
+    ]  # fmt: skip
+    only = choose(runs, {"teacher": ["2"]})
+    assert {run.teacher_seed for run in only} == {2}
+
+
+def test_a_method_sends_only_the_images_it_can() -> None:
+    runs = planned(small(methods={"dfme": None, "noise": None}, answers=["probs"], seeds=1, inputs=["float", "uint8"]))
+    assert {(run.label, run.budget.inputs) for run in runs} == {
+        ("dfme", "float"), ("noise", "float"), ("noise", "uint8")
+    }  # fmt: skip
+
+
 def test_an_anytime_method_runs_once_for_all_budgets_and_a_per_budget_method_once_for_each() -> None:
     runs = planned(small(answers=["labels"], seeds=1))
     assert [(run.label, run.budget.queries, run.budgets, run.protocol) for run in runs] == [
@@ -156,7 +172,10 @@ def test_settings_reach_every_entry_of_the_method_and_nested_keys() -> None:
     ("setting", "told"),
     [
         ("noise.kinds=uniform", "method noise: unknown key 'kinds'; did you mean kind?"),
-        ("noise.kind=perlin", "method noise: kind: Input should be 'uniform' or 'multiscale', given 'perlin'"),
+        (
+            "noise.kind=perlin",
+            "method noise: kind: Input should be 'uniform', 'multiscale' or 'shapes', given 'perlin'",
+        ),
         ("noise=3", "setting 'noise=3': wanted METHOD.KEY=VALUE"),
         ("nois.kind=uniform", "unknown method 'nois'; did you mean noise?"),
     ],
@@ -190,7 +209,11 @@ seeds: 1
         ("noise", "nois", "unknown method 'nois'; did you mean"),
         ("noise: ", "noise: {tasks: [digit]}", "unknown task 'digit'; did you mean digits"),
         ("noise: ", "noise: {where: {digit: {scales: 2}}}", "unknown task 'digit'; did you mean digits"),
-        ("noise: ", "noise: {where: {digits: {scale: 2}}}", "method noise: unknown key 'scale'; did you mean scales?"),
+        (
+            "noise: ",
+            "noise: {where: {digits: {scale: 2}}}",
+            "method noise: unknown key 'scale'; did you mean scales or shapes?",
+        ),
         (GOOD, "description: a part\nof: papper\nfilters: {}", "unknown grid 'papper'; did you mean paper"),
         (GOOD, "description: a part\nof: digits\nfilters: {tasks: [a]}", "filters.tasks"),
         ("seeds: 1", "seeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
@@ -264,7 +287,7 @@ def test_a_plan_of_a_hundred_thousand_cells_takes_under_two_seconds(
 
 def test_an_identity_is_stable_across_machines_and_holds_no_path(trained: Path) -> None:
     cell = Cell("digits-lenet", "noise", '{"kind":"uniform"}', Budget(250), 0, "feedfacecafebeef")
-    assert cell.name() == "digits-lenet.noise.250-labels.s0.4d8916861fdd"
+    assert cell.name() == "digits-lenet.noise.250-labels.t0.s0.f8756c76c8c6"
     assert not any(str(trained) in str(value) for value in digits_cell(trained, "noise", 50).identity().values())
 
 
@@ -279,6 +302,7 @@ def test_an_identity_changes_with_everything_a_result_depends_on() -> None:
         (*base[:3], Budget(250, inputs="uint8"), *base[4:]),
         (*base[:4], 1, "a"),
         (*base[:5], "b"),
+        (*base, "test", 1),
     ]
     assert len({Cell(*values).name() for values in [base, *others]}) == len(others) + 1
 

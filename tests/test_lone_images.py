@@ -9,9 +9,9 @@ from support import CPU, make_run
 from torch import nn
 
 from bench.boxes import teachers
-from bench.boxes.box import Teacher
 from bench.boxes.recipes import RECIPES
 from bench.tasks.data.sources import Split
+from bench.tasks.networks import Normalised
 from methods import dfms, dip_kd, fitting, knockoff, qedg, zsdb3kd
 from methods.pool import Pool
 from methods.run import Run
@@ -59,7 +59,7 @@ def teacher(network: nn.Module) -> None:
     images, labels = images_and_labels()
     split = Split(images.mul(255).to(torch.uint8), labels)
     recipe = replace(RECIPES["mnist"], epochs=1, batch_size=SIZE)
-    teachers._fit(Teacher(network, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)), split, recipe, lambda _: None)
+    teachers._fit(Normalised(network, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)), split, recipe, lambda _: None)
 
 
 def with_run(train: Callable[[nn.Module, Run], object]) -> Callable[[nn.Module], object]:

@@ -1,7 +1,9 @@
 """Running a cell: its curve, its end, and what a kill, a failure or a broken file does to it."""
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import weakref
@@ -21,6 +23,9 @@ from bench.cells.curve import MARKS
 from bench.cells.run import CellFailed, Interrupted, run_cell
 from bench.errors import UsageError
 from bench.tasks.data import sources
+from bench.tasks.networks import Normalised
+from bench.tasks.students import student_of
+from bench.tasks.table import Task, task_of
 from methods import METHODS
 from results.records import Totals, read
 from results.store import Busy, lock, read_json, state_of, write_json
@@ -129,18 +134,65 @@ def test_all_methods_start_from_the_same_student_with_the_same_seed(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts: list[str] = []
-    original = assemble.networks.build
+    original = assemble.student_of
 
-    def build(name: str, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
-        network = original(name, shape, classes)
+    def student_of(task: Task) -> torch.nn.Module:
+        network = original(task)
         starts.append(teachers.content_hash(network))
         return network
 
-    monkeypatch.setattr(assemble.networks, "build", build)
+    monkeypatch.setattr(assemble, "student_of", student_of)
     for method in ("ideal", "noise"):
         run_cell(digits_cell(trained, method, 100, seed=5), trained, NO_DATA, CPU)
-    _, first_student, _, second_student = starts  # a teacher to load the weights into, then the student
+    first_student, second_student = starts
     assert first_student == second_student
+
+
+def test_a_student_sees_images_behind_a_scaling_that_knows_nothing_of_the_data_and_is_part_of_the_identity(
+    trained: Path,
+) -> None:
+    student = student_of(task_of("digits-lenet")).eval()
+    images = torch.rand(3, 1, 8, 8)
+    assert isinstance(student, Normalised)
+    assert torch.equal(student(images), student.network((images - 0.5) / 0.25))
+    assert digits_cell(trained, "noise", 50).identity()["scaling"] == [0.5, 0.25]
+
+
+def test_updates_of_the_student_are_counted_and_those_of_other_networks_are_not(trained: Path) -> None:
+    cell = digits_cell(trained, "disguide", 100)
+    run_cell(cell, trained, NO_DATA, CPU)
+    settings = json.loads(cell.config)
+    (point,) = curve_of(trained, cell)
+    assert point["steps"] == point["round"] * (settings["student_steps"] + settings["replays"])
+    assert read_json(folder_of(trained, cell) / "done.json")["steps"] == point["steps"]
+
+
+def test_a_resumed_cell_counts_on_and_keeps_its_sample_of_what_was_asked(trained: Path) -> None:
+    curves = []
+    for cell, kills in ((digits_cell(trained, "ideal", 300), 0), (digits_cell(trained, "ideal", 300), 3)):
+        if kills:
+            with pytest.raises(Killed):
+                run_cell(cell, trained, NO_DATA, CPU, killed_after(kills), checkpoint_seconds=0)
+        run_cell(cell, trained, NO_DATA, CPU)
+        curves.append(curve_of(trained, cell))
+        shutil.rmtree(folder_of(trained, cell))
+    assert curves[0] == curves[1]
+    assert {"steps", "fitted", "commonest"} <= curves[0][-1].keys()
+
+
+def test_a_cell_meets_the_teacher_of_its_seed(trained: Path) -> None:
+    record = teachers.train(task_of("digits-lenet", 1), trained, NO_DATA, CPU, lambda _: None)
+    other = replace(digits_cell(trained, "noise", 64), teacher=record.hash, teacher_seed=1)
+    run_cell(other, trained, NO_DATA, CPU)
+    assert curve_of(trained, other) != curve_of_new(trained, digits_cell(trained, "noise", 64))
+    wrong = replace(digits_cell(trained, "noise", 64), teacher_seed=1)
+    with pytest.raises(CellFailed, match="is no longer"):
+        run_cell(wrong, trained, NO_DATA, CPU)
+
+
+def curve_of_new(root: Path, cell: Cell) -> list[dict[str, object]]:
+    run_cell(cell, root, NO_DATA, CPU)
+    return curve_of(root, cell)
 
 
 def test_a_finished_cell_is_not_run_again(trained: Path) -> None:
@@ -295,7 +347,7 @@ def test_what_computed_a_cell_is_on_record_with_it(trained: Path) -> None:
     cell = digits_cell(trained, "noise", 73)
     run_cell(cell, trained, NO_DATA, CPU)
     totals = read(folder_of(trained, cell) / "done.json", Totals)
-    assert totals.versions == {"method": 1, "meter": 1, "runner": 1, "exam": 1, "data": 1}
+    assert totals.versions == {"method": 1, "meter": 1, "runner": 2, "exam": 1, "data": 1}
     assert totals.machine
     assert (totals.machine.threads, totals.machine.precision) == (torch.get_num_threads(), "float32")
     assert totals.machine.torch == torch.__version__
@@ -317,7 +369,7 @@ def test_a_teacher_that_is_not_the_planned_one_fails_the_cell(trained: Path) -> 
 def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(trained: Path) -> None:
     cell = digits_cell(trained, "noise", 90)
     run_cell(cell, trained, NO_DATA, CPU, keep_student=True)
-    student = assemble.networks.build("lenet-bn", (1, 8, 8), 10)
+    student = student_of(task_of("digits-lenet"))
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
     test = sources.load("digits", NO_DATA).test
     assert box.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]

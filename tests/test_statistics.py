@@ -20,6 +20,7 @@ from coverage_of_intervals import (
     wilson,
 )
 from scipy import stats
+from support import sample_of
 
 from results.statistics import (
     against_best,
@@ -115,7 +116,7 @@ def test_frames_lists_and_arrays_give_the_same_plain_numbers() -> None:
 
 
 def test_two_samples_that_lie_apart_are_told_apart_and_two_that_overlap_are_not() -> None:
-    far, near, _ = against_best([0.50, 0.58, 0.60], [0.01, 0.03, 0.02], [3, 3, 3])
+    far, near, _ = against_best([sample_of(0.50, 0.01, 3), sample_of(0.58, 0.03, 3), sample_of(0.60, 0.02, 3)])
     assert far < 0.05 < near
 
 
@@ -123,7 +124,7 @@ def test_the_test_is_welchs_on_the_seeds_themselves_and_two_samples_need_no_corr
     draw = np.random.default_rng(0)
     for _ in range(20):
         one, other = draw.normal(0.5, 0.05, 4), draw.normal(0.58, 0.01, 3)
-        p = against_best([one.mean(), other.mean()], [spread(one), spread(other)], [4, 3])
+        p = against_best([one, other])
         assert np.nanmax(p) == pytest.approx(stats.ttest_ind(one, other, equal_var=False).pvalue)
         assert np.isnan(p).sum() == 1
 
@@ -134,7 +135,7 @@ def test_each_is_compared_with_the_best_and_corrected_for_all_pairs_of_the_colum
     pairs = list(combinations(range(4), 2))
     plain = [stats.ttest_ind(samples[i], samples[j], equal_var=False).pvalue for i, j in pairs]
     adjusted = dict(zip(pairs, holm(plain), strict=True))
-    p = against_best(*zip(*((x.mean(), spread(x), x.size) for x in samples), strict=True))
+    p = against_best(samples)
     assert math.isnan(p[1])
     assert [p[0], p[2], p[3]] == pytest.approx([adjusted[0, 1], adjusted[1, 2], adjusted[1, 3]])
 
@@ -152,14 +153,25 @@ def test_what_was_not_tested_does_not_count_as_a_test() -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_fewer_than_three_seeds_make_no_test(n: int) -> None:
-    assert np.isnan(against_best([0.6, 0.5], [0.1, 0.1], [n, 5])).all()
-    p = against_best([0.6, 0.5, 0.3], [0.01, 0.1, 0.01], [5, n, 5])
+    assert np.isnan(against_best([sample_of(0.6, 0.1, n), sample_of(0.5, 0.1, 5)])).all()
+    p = against_best([sample_of(0.6, 0.01, 5), sample_of(0.5, 0.1, n), sample_of(0.3, 0.01, 5)])
     assert np.isnan(p).tolist() == [True, True, False]
 
 
 def test_samples_without_spread_are_told_apart_unless_they_are_equal() -> None:
-    p = against_best([0.5, 0.5, 0.4], [0.0, 0.0, 0.0], [3, 3, 3])
+    p = against_best([[0.5] * 3, [0.5] * 3, [0.4] * 3])
     assert p == pytest.approx([math.nan, 1.0, 0.0], nan_ok=True)
+
+
+def test_methods_that_met_the_same_teachers_are_compared_teacher_by_teacher() -> None:
+    easy_to_hard = np.array([0.9, 0.7, 0.5])
+    samples = [easy_to_hard, easy_to_hard - [0.04, 0.05, 0.06], easy_to_hard - 0.02]
+    assert (np.nan_to_num(against_best(samples), nan=1) > 0.05).all(), "the teachers drown the difference"
+    _, other, steady = against_best(samples, paired=True)
+    pairs = [stats.ttest_rel(samples[0], samples[1]).pvalue, 0.0, stats.ttest_rel(samples[1], samples[2]).pvalue]
+    assert other == pytest.approx(holm(pairs)[0])
+    assert steady == 0
+    assert np.isnan(against_best([sample[:2] for sample in samples], paired=True)).all()
 
 
 @pytest.mark.parametrize(("methods", "seeds"), COMPARED)

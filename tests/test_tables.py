@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from support import sample_of
 
 from results.records import CONTROL, RANKED, REFERENCE
 from results.report import tables
@@ -14,7 +15,17 @@ ROLES = {"real": REFERENCE, "noise": CONTROL, "X": RANKED, "Y": RANKED, "Z": RAN
 def summary(*rows: tuple[str, int, float, float, int]) -> pd.DataFrame:
     """Rows of (method, budget, accuracy, spread, n)."""
     frame = pd.DataFrame(rows, columns=["method", "budget", "accuracy", "spread", "n"])
-    return frame.assign(protocol="anytime", agreement=0.5)
+    return frame.assign(protocol="anytime", agreement=0.5, teachers=1, runs=frame["n"], unlearnt=0)
+
+
+def points(*rows: tuple[str, int, float, float, int]) -> pd.DataFrame:
+    """What the summary is of."""
+    each = [
+        {"task": "a", "method": method, "budget": budget, "teacher_seed": 0, "seed": seed, "accuracy": accuracy}
+        for method, budget, mean, spread, n in rows
+        for seed, accuracy in enumerate(sample_of(mean, spread, n))
+    ]
+    return pd.DataFrame(each).assign(listed=True)
 
 
 def row_of(table: Table, label: str) -> list[Field]:
@@ -22,7 +33,7 @@ def row_of(table: Table, label: str) -> list[Field]:
 
 
 def accuracy(*rows: tuple[str, int, float, float, int], no_ranking: str = "") -> Table:
-    return tables.accuracy(summary(*rows), ROLES, "a task", no_ranking)
+    return tables.accuracy(summary(*rows), points(*rows), ROLES, "a task", no_ranking)
 
 
 THREE = [("X", 100, 0.60, 0.02, 3), ("Y", 100, 0.58, 0.03, 3), ("Z", 100, 0.30, 0.01, 3)]
@@ -40,7 +51,7 @@ def test_the_best_is_bold_and_what_cannot_be_told_from_it_is_marked() -> None:
 def test_two_seeds_make_no_test_and_the_caption_says_so() -> None:
     table = accuracy(*((label, budget, mean, spread, 2) for label, budget, mean, spread, _ in THREE))
     assert [row[2].text for row in table.rows] == ["60.0 ± 2.0", "58.0 ± 3.0", "30.0 ± 1.0"]
-    assert "No test: fewer than three seeds." in table.caption
+    assert "No test: fewer than three units." in table.caption
     assert "†" not in table.caption
 
 
@@ -56,7 +67,7 @@ def test_many_comparisons_are_corrected_for() -> None:
     many = [(f"other {i}", 100, 0.1, 0.02, 3) for i in range(10)]
     roles = dict.fromkeys([label for label, *_ in [*apart, *many]], RANKED)
     for rows, mark in ((apart, ""), (apart + many, " †")):
-        table = tables.accuracy(summary(*rows), roles, "a task")
+        table = tables.accuracy(summary(*rows), points(*rows), roles, "a task")
         assert row_of(table, "Y")[2].text == "54.0 ± 2.0" + mark
 
 
@@ -85,6 +96,14 @@ def test_a_method_above_the_controls_needs_no_warning() -> None:
     assert "No data-free method" not in accuracy(("noise", 100, 0.2, 0.0, 3), *THREE).caption
 
 
+def test_a_student_that_did_not_learn_its_labels_is_marked_and_the_mark_explained() -> None:
+    frame = summary(*THREE).assign(unlearnt=[0, 0, 1])
+    table = tables.accuracy(frame, points(*THREE), ROLES, "a task")
+    assert [row_of(table, label)[2].text for label in "XYZ"] == ["60.0 ± 2.0", "58.0 ± 3.0 †", "30.0 ± 1.0 ‡"]
+    assert "did not learn the labels" in table.caption
+    assert "‡" not in accuracy(*THREE).caption
+
+
 def test_one_method_alone_is_no_best() -> None:
     assert row_of(accuracy(THREE[0], ("noise", 100, 0.2, 0.0, 3)), "X")[2].look == ""
 
@@ -101,37 +120,48 @@ def test_parts_shown_apart_have_a_table_of_their_own_and_no_part_in_the_ranking(
     table = tables.parts(frame)
     assert table is not None
     assert [[field.text for field in row] for row in table.rows] == [["X", "ensemble", "100", "95.0", "90.0"]]
-    assert "95" not in str(tables.accuracy(frame, ROLES, "a task").rows)
+    assert "95" not in str(tables.accuracy(frame, points(*THREE), ROLES, "a task").rows)
     assert tables.parts(summary(*THREE)) is None
 
 
 def test_cost_says_how_many_seeds_reached_a_target_that_not_all_did() -> None:
-    reached = {"queries_to_50": 550.0, "queries_to_50_seeds": 2, "queries_to_75": NAN, "queries_to_75_seeds": 1}
-    reached |= {"queries_to_90": NAN, "queries_to_90_seeds": 0}
+    reached = {"queries_to_50": 550.0, "queries_to_50_runs": 2, "queries_to_75": NAN, "queries_to_75_runs": 1}
+    reached |= {"queries_to_90": NAN, "queries_to_90_runs": 0}
     over = "100 to 1,000"
     efficiency = pd.DataFrame([{"method": "X", "area": 0.4, "area_over": over, "n": 2, **reached}])
     cells = [
-        {"method": "X", "state": "done", "budget": 100, "spent": 90, "distinct": 80, "seconds": 1},
-        {"method": "X", "state": "done", "budget": 1000, "spent": 999, "distinct": 500, "seconds": 300},
-        {"method": "X", "state": "failed", "budget": 5000, "spent": NAN, "distinct": NAN, "seconds": NAN},
+        {"method": "X", "state": "done", "budget": 100, "spent": 90, "distinct": 80, "steps": 7, "seconds": 1},
+        {"method": "X", "state": "done", "budget": 1000, "spent": 999, "distinct": 500, "steps": 70, "seconds": 300},
+        {"method": "X", "state": "failed", "budget": 5000, "spent": NAN, "distinct": NAN, "steps": NAN, "seconds": NAN},
     ]
     table = tables.cost(efficiency, pd.DataFrame(cells), ROLES)
     (row,) = table.rows
-    assert [field.text for field in row] == ["X", "40.0", "550", "1 of 2 seeds", "-", "1,000", "999", "500", "5 min"]
+    assert [field.text for field in row] == [
+        "X",
+        "40.0",
+        "550",
+        "1 of 2 runs",
+        "-",
+        "1,000",
+        "999",
+        "500",
+        "70",
+        "5 min",
+    ]
     assert "log queries from 100 to 1,000" in table.caption
     (row,) = tables.cost(efficiency, pd.DataFrame(cells[2:]), ROLES).rows  # its points come from a narrower run
-    assert [field.text for field in row[-4:]] == ["-"] * 4
+    assert [field.text for field in row[-5:]] == ["-"] * 5
 
 
 def test_who_has_no_area_is_named_and_unequal_numbers_of_seeds_are_shown() -> None:
     reached = {f"queries_to_{share}": NAN for share in (50, 75, 90)}
-    reached |= {f"queries_to_{share}_seeds": 0 for share in (50, 75, 90)}
+    reached |= {f"queries_to_{share}_runs": 0 for share in (50, 75, 90)}
     whole = {"area": 0.4, "area_over": "100 to 1,000", "n": 3, **reached}
     lacks = {**whole, "area": NAN, "area_over": "nothing: lacks a part of 100 to 1,000"}
     efficiency = pd.DataFrame(
         [{"method": "X", **whole}, {"method": "Y", **whole, "n": 2}, {"method": "noise", **lacks}]
     )
-    cells = pd.DataFrame(columns=["method", "state", "budget", "spent", "distinct", "seconds"])
+    cells = pd.DataFrame(columns=["method", "state", "budget", "spent", "distinct", "steps", "seconds"])
     table = tables.cost(efficiency, cells, ROLES)
     assert [row[1].text for row in table.rows] == ["40.0 (3)", "40.0 (2)", "-"]
     assert "noise: no area, for want of some of these budgets." in table.caption

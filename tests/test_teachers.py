@@ -12,12 +12,12 @@ from support import CPU, rewrite_teacher
 from torch import Tensor, nn
 
 from bench.boxes import box, teachers
-from bench.boxes.box import Teacher
 from bench.boxes.recipes import RECIPES
 from bench.errors import UsageError
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.data.sources import Dataset, Split
+from bench.tasks.networks import Normalised
 from bench.tasks.table import task_of
 from results.records import TeacherRecord
 from results.store import lock
@@ -101,16 +101,15 @@ def test_a_teacher_that_was_not_trained_has_no_record_and_cannot_be_loaded(tmp_p
         teachers.load(TASK, tmp_path, CPU)
 
 
-def test_the_same_recipe_gives_the_same_teacher_and_another_seed_another(
-    teacher_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_recipe_gives_the_same_teacher_and_another_seed_another(teacher_root: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)
     torch.rand(5)
     record = teachers.record_of(TASK, teacher_root)
     assert record is not None
     assert train(tmp_path) == record
-    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], seed=1))
-    assert train(tmp_path).hash != record.hash
+    other = task_of("digits-lenet", 1)
+    assert teachers.train(other, tmp_path, Path("no-data"), CPU, lambda _: None).hash != record.hash
+    assert teachers.record_of(TASK, tmp_path) == record, "each has a file of its own"
 
 
 def test_training_leaves_the_random_state_of_the_process_as_it_was(
@@ -211,7 +210,7 @@ def tampered(file: Path) -> None:
 
 def of_another(network: str) -> Callable[[Path], None]:
     def spoil(file: Path) -> None:
-        other = Teacher(networks.build(network, (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        other = Normalised(networks.build(network, (1, 8, 8), 10), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
         rewrite_teacher(file, other.state_dict())
 
     return spoil

@@ -1,4 +1,4 @@
-"""What answers: a teacher, which normalises inside itself; the door to it; and how well any network does on a split."""
+"""What answers: the door to a teacher, and how well any network does on a split."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.tasks.data.sources import Split
-
-
-class Teacher(nn.Module):
-    """A network behind its normalisation: float images N x C x H x W in [0, 1] -> logits N x K."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
 
 
 def black_box(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from bench.boxes import teachers
-from bench.boxes.recipes import EXPECTED, name_of
+from bench.boxes.recipes import EXPECTED, kind_of, name_of
 from bench.errors import UsageError
 from bench.globs import matching
 from bench.provenance import set_precision
@@ -25,6 +25,7 @@ class Line:
     """What is said of one teacher. wrong: whether it is not what its record says."""
 
     teacher: str
+    kind: str
     state: str
     record: TeacherRecord | None = None
     note: str = ""
@@ -32,7 +33,7 @@ class Line:
 
     def cells(self) -> list[str]:
         """In the order of COLUMNS."""
-        expected = EXPECTED.get(self.teacher)
+        expected = EXPECTED.get(self.kind)
         aim = f"{100 * expected.accuracy:.2f} ({expected.source})" if expected else ""
         if self.record is None:
             return [self.teacher, self.state, "", "", "", aim, self.note]
@@ -40,11 +41,12 @@ class Line:
         return [self.teacher, self.state, self.record.hash, *reached, aim, self.note]
 
 
-def choose(globs: Iterable[str]) -> dict[str, Task]:
-    """The teachers of all tasks that match, one task for each teacher; UsageError for a glob that matches none."""
+def choose(globs: Iterable[str], seeds: Iterable[int] = (0,)) -> dict[str, Task]:
+    """The teachers, of those seeds, of all tasks that match; UsageError for a glob that matches none."""
     wanted = [glob for text in globs for glob in text.split(",")] or ["*"]
     names = matching("task", list(TASKS), wanted, lambda name: (name,))
-    return {name_of(task): task for task in map(task_of, names)}
+    tasks = [task_of(name, seed) for name in names for seed in seeds]
+    return {name_of(task): task for task in tasks}
 
 
 def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu: bool) -> dict[str, Task]:
@@ -61,26 +63,26 @@ def _line(name: str, task: Task, root: Path, data_folder: Path, *, gpu: bool) ->
     description = teachers.description_of(task, root)
     if description is None:
         reason = obstacle(task, data_folder, gpu)
-        return Line(name, "cannot run here" if reason else "missing", note=reason or "")
+        return Line(name, kind_of(task), "cannot run here" if reason else "missing", note=reason or "")
     state = "from elsewhere" if "weights" in description.origin else "trained"
-    return Line(name, state, description.record, _shortfall(name, description.record))
+    return Line(name, kind_of(task), state, description.record, _shortfall(kind_of(task), description.record))
 
 
 def _check(name: str, task: Task, record: TeacherRecord, root: Path, data_folder: Path, device: torch.device) -> Line:
     """Whether a teacher on record has the hash and the accuracies that it should."""
     if reason := sources.missing(task.dataset, data_folder):
-        return Line(name, "cannot check here", record, reason)
+        return Line(name, kind_of(task), "cannot check here", record, reason)
     try:
         found = teachers.examine(teachers.load(task, root, device), sources.load(task.dataset, data_folder))
     except UsageError as error:
-        return Line(name, "wrong", record, str(error), wrong=True)
+        return Line(name, kind_of(task), "wrong", record, str(error), wrong=True)
     for split, on_record, measured in (
         ("validation", record.validation_accuracy, found.validation_accuracy),
         ("test", record.test_accuracy, found.test_accuracy),
     ):
         if abs(on_record - measured) > SAME:
-            return Line(name, "wrong", record, f"{split} accuracy is {100 * measured:.2f} %", wrong=True)
-    return Line(name, "right", record, _shortfall(name, record))
+            return Line(name, kind_of(task), "wrong", record, f"{split} accuracy is {100 * measured:.2f} %", wrong=True)
+    return Line(name, kind_of(task), "right", record, _shortfall(kind_of(task), record))
 
 
 def lines(
@@ -94,15 +96,15 @@ def lines(
         try:
             line = _line(name, task, root, data_folder, gpu=gpu)
         except UsageError as error:
-            line = Line(name, "wrong", note=str(error), wrong=True)
+            line = Line(name, kind_of(task), "wrong", note=str(error), wrong=True)
         if check_on and line.record:
             line = _check(name, task, line.record, root, data_folder, torch.device(check_on))
         found.append(line)
     return found
 
 
-def _shortfall(name: str, record: TeacherRecord) -> str:
-    expected = EXPECTED.get(name)
+def _shortfall(kind: str, record: TeacherRecord) -> str:
+    expected = EXPECTED.get(kind)
     if expected is None or record.test_accuracy >= expected.accuracy - SHORT_BY:
         return ""
     return f"{100 * (expected.accuracy - record.test_accuracy):.1f} points short of what is expected"

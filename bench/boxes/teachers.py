@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from bench.boxes.box import Teacher, accuracy
+from bench.boxes.box import accuracy
 from bench.boxes.recipes import Recipe, name_of, recipe_of
 from bench.errors import UsageError
 from bench.provenance import machine
-from bench.tasks import networks
 from bench.tasks.data import sources
+from bench.tasks.networks import Normalised, build
 from bench.tasks.table import Task
 from methods.augment import augment
 from methods.pool import batch_sizes
@@ -89,7 +89,7 @@ def description_of(task: Task, root: Path) -> Description | None:
         raise _refusal(path, f"its {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def load(task: Task, root: Path, device: torch.device) -> Teacher:
+def load(task: Task, root: Path, device: torch.device) -> Normalised:
     """The trained teacher, frozen, in eval mode; raises UsageError if its weights are not those on record."""
     teacher, path, record = untrained(task), file_of(task, root), record_of(task, root)
     if record is None:
@@ -127,19 +127,20 @@ def _train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         teacher = untrained(task)
-        teacher.mean, teacher.std = moments(dataset.train.images)
+        if recipe.normalise:
+            teacher.mean, teacher.std = moments(dataset.train.images)
         _fit(teacher.to(device), dataset.train.to(device), recipe, report)
     return keep(teacher, task, root, dataset, {"recipe": asdict(recipe)})
 
 
-def untrained(task: Task) -> Teacher:
+def untrained(task: Task) -> Normalised:
     """The task's teacher with fresh weights, which normalises nothing yet."""
     source = sources.source_of(task.dataset)
-    network = networks.build(task.teacher, source.shape, source.classes)
-    return Teacher(network, torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1))
+    network = build(task.teacher, source.shape, source.classes)
+    return Normalised(network, torch.zeros(source.shape[0], 1, 1), torch.ones(source.shape[0], 1, 1))
 
 
-def examine(teacher: Teacher, dataset: sources.Dataset) -> TeacherRecord:
+def examine(teacher: Normalised, dataset: sources.Dataset) -> TeacherRecord:
     """The record that a teacher in eval mode deserves, by the held-out splits."""
     device = teacher.mean.device
     return TeacherRecord(
@@ -149,7 +150,9 @@ def examine(teacher: Teacher, dataset: sources.Dataset) -> TeacherRecord:
     )
 
 
-def keep(teacher: Teacher, task: Task, root: Path, dataset: sources.Dataset, origin: dict[str, Any]) -> TeacherRecord:
+def keep(
+    teacher: Normalised, task: Task, root: Path, dataset: sources.Dataset, origin: dict[str, Any]
+) -> TeacherRecord:
     """Write a teacher with its record, by a process that holds its folder; origin: how it came about."""
     record = examine(teacher.eval().requires_grad_(False), dataset)
     description = Description(record, origin, asdict(task), machine(teacher.mean.device))
@@ -179,14 +182,14 @@ def moments(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _fit(teacher: Teacher, train: sources.Split, recipe: Recipe, report: Callable[[float], None]) -> None:
+def _fit(teacher: Normalised, train: sources.Split, recipe: Recipe, report: Callable[[float], None]) -> None:
     rng = torch.Generator(train.images.device).manual_seed(recipe.seed)
     optimizer = torch.optim.SGD(
         teacher.parameters(),
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=True,
+        nesterov=recipe.nesterov,
     )
     sizes = batch_sizes(len(train), recipe.batch_size)
     steps = recipe.epochs * len(sizes)
@@ -195,7 +198,8 @@ def _fit(teacher: Teacher, train: sources.Split, recipe: Recipe, report: Callabl
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(train), generator=rng, device=rng.device)
         for index in order.split(sizes):
-            optimizer.param_groups[0]["lr"] = recipe.lr * _triangle((step + 1) / steps, peak=0.2)
+            share = _triangle((step + 1) / steps, peak=0.2) if recipe.schedule == "triangle" else 1.0
+            optimizer.param_groups[0]["lr"] = recipe.lr * share
             views = augment(train.images[index].float().div(255), recipe.augment, recipe.crop_padding, rng)
             with torch.autocast(train.images.device.type, torch.bfloat16, enabled=train.images.is_cuda):
                 loss = F.cross_entropy(teacher(views), train.labels[index])

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.boxes import teachers
-from bench.boxes.box import Teacher
 from bench.errors import UsageError
 from bench.tasks.data import sources
+from bench.tasks.networks import Normalised
 from bench.tasks.table import Task
 from results.records import TeacherRecord
 from results.store import Busy, lock
@@ -66,7 +66,7 @@ def install(
         raise UsageError(f"another process is training the teacher in {folder}") from error
 
 
-def _filled(task: Task, file: Path, dataset: sources.Dataset, given: tuple[Tensor, Tensor] | None) -> Teacher:
+def _filled(task: Task, file: Path, dataset: sources.Dataset, given: tuple[Tensor, Tensor] | None) -> Normalised:
     """The task's teacher with the weights in the file; UsageError for what is not right about them."""
     teacher, state = teachers.untrained(task), _state(file)
     own = (state.pop("mean"), state.pop("std")) if {"mean", "std"} <= state.keys() else None

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from bench.boxes import teachers
 from bench.boxes.box import black_box
+from bench.cells.asked import Asked
 from bench.cells.cell import Cell
 from bench.cells.exam import Exam, exam_of, sealed
-from bench.cells.samples import Samples
 from bench.errors import UsageError
-from bench.tasks import networks
 from bench.tasks.data import sources
+from bench.tasks.students import student_of
 from bench.tasks.table import task_of
 from budgets import Oracle
 from methods import METHODS
 from methods.run import Run
 from results.store import digest
 
-RESULTS = 1  # of the runner: seeds, starts, who meets what, and when a point is measured
+RESULTS = 2  # of the runner: seeds, starts, who meets what, and when a point is measured
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Parts:
     method: ModuleType
     config: BaseModel
     exam: Exam
-    samples: Samples
+    asked: Asked
     oracle: Oracle
     student: nn.Module
     run: Run
@@ -41,7 +41,7 @@ class Parts:
 
 def assemble(cell: Cell, root: Path, data_folder: Path, device: torch.device, saved: dict[str, Any] | None) -> Parts:
     """The parts of a cell as they were when `saved` was saved, or fresh; UsageError for what is not there any more."""
-    task = task_of(cell.task)
+    task = task_of(cell.task, cell.teacher_seed)
     source, dataset = sources.source_of(task.dataset), sealed(sources.load(task.dataset, data_folder), cell)
     teacher = teachers.load(task, root, device)
     record = teachers.record_of(task, root)  # whose hash `load` has just compared with the weights
@@ -50,19 +50,20 @@ def assemble(cell: Cell, root: Path, data_folder: Path, device: torch.device, sa
     method = METHODS[cell.method]
     config = method.Config.model_validate_json(cell.config)
     exam = exam_of(cell, dataset, teacher, root, device)
-    samples = Samples(black_box(teacher))
-    oracle = Oracle(samples, cell.budget, shape=source.shape, classes=source.classes)
+    asked = Asked(black_box(teacher))
+    oracle = Oracle(asked, cell.budget, shape=source.shape, classes=source.classes)
     # One seed for the weights, so that all methods start from the same student, another for the method.
     torch.manual_seed(cell.seed)
-    student = networks.build(task.student, source.shape, source.classes).to(device)
+    student = student_of(task).to(device)
     torch.manual_seed(int(digest(f"method {cell.seed}")[:15], 16))
     images = _images(method, config, dataset, data_folder, source.shape)
     images = None if images is None else images.to(device)
     run = Run(device, _default_generator(device), data=images, saved=saved["run"] if saved else None)
     if saved:
         oracle.load_state_dict(saved["oracle"])
+        asked.load_state_dict(saved["asked"])
         student.load_state_dict(saved["student"])
-    return Parts(method, config, exam, samples, oracle, student, run)
+    return Parts(method, config, exam, asked, oracle, student, run)
 
 
 def _images(

@@ -8,7 +8,7 @@ from typing import Any
 from bench.errors import UsageError, unknown
 from bench.tasks.table import TASKS
 from budgets import Budget
-from methods import METHODS
+from methods import METHODS, inputs_of
 
 SCHEMA = 1
 
@@ -19,8 +19,8 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 class Cell:
     """task, method: names in TASKS and METHODS. config: the method's whole Config as canonical JSON.
 
-    teacher: the content hash of the task's teacher. exam: what the student is examined on, `test`, or in a
-    search for settings `validation` or the name of held-out answers (bench/exam.py).
+    teacher, teacher_seed: the content hash and the seed of the task's teacher. exam: what the student is examined on,
+    `test`, or in a search for settings `validation` or the name of held-out answers (bench/cells/exam.py).
     """
 
     task: str
@@ -30,6 +30,7 @@ class Cell:
     seed: int
     teacher: str
     exam: str = "test"
+    teacher_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -38,6 +39,8 @@ class Cell:
             raise unknown("method", self.method, METHODS)
         if self.budget.answers not in METHODS[self.method].ANSWERS:
             raise UsageError(f"method {self.method} cannot learn from {self.budget.answers}")
+        if self.budget.inputs not in inputs_of(METHODS[self.method]):
+            raise UsageError(f"method {self.method} cannot work with {self.budget.inputs} images; its file says why")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed}: wanted 0 or more")
 
@@ -48,6 +51,7 @@ class Cell:
             "task": self.task,
             "dataset": TASKS[self.task].dataset,
             "student": TASKS[self.task].student,
+            "scaling": list(TASKS[self.task].scaling),
             "method": self.method,
             "config": self.config,
             "queries": self.budget.queries,
@@ -55,6 +59,7 @@ class Cell:
             "inputs": self.budget.inputs,
             "seed": self.seed,
             "teacher": self.teacher,
+            "teacher_seed": self.teacher_seed,
             **({} if self.exam == "test" else {"exam": self.exam}),
         }
 
@@ -63,7 +68,7 @@ class Cell:
         canonical = _CANONICAL.encode(self.identity())
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         budget = self.budget
-        return f"{self.task}.{self.method}.{budget.queries}-{budget.answers}.s{self.seed}.{digest}"
+        return f"{self.task}.{self.method}.{budget.queries}-{budget.answers}.t{self.teacher_seed}.s{self.seed}.{digest}"
 
 
 def canonical_config(method: str, settings: dict[str, Any]) -> str:

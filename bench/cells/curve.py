@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from bench.cells.asked import Asked
 from bench.cells.exam import Exam
 from methods.run import Run
 from results.records import Point
@@ -24,9 +25,11 @@ def marks(protocol: str, budget: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment between two rounds. spent, distinct: the meter's counts. figures: what the method yielded."""
+    """A moment between two rounds. spent, distinct: the meter's counts. steps: how often the student's weights were
+    updated. figures: what the method yielded."""
 
     round: int = 0
+    steps: int = 0
     spent: int = 0
     distinct: int = 0
     figures: dict[str, float] | None = None
@@ -42,20 +45,28 @@ class Curve:
     """
 
     def __init__(
-        self, file: Path, marks: list[int], student: nn.Module, run: Run, exam: Exam, saved: dict[str, Any] | None
+        self,
+        file: Path,
+        marks: list[int],
+        student: nn.Module,
+        run: Run,
+        exam: Exam,
+        asked: Asked,
+        saved: dict[str, Any] | None,
     ) -> None:
-        self._file, self._marks, self._student, self._run, self._exam = file, marks, student, run, exam
+        self._file, self._marks, self._student, self._run = file, marks, student, run
+        self._exam, self._asked = exam, asked
         self.measured = copy.deepcopy(student).eval()
         self.progress = Progress(**saved["progress"]) if saved else Progress()
         self.points: list[Point] = saved["points"] if saved else []
 
-    def end_round(self, spent: int, distinct: int, figures: dict[str, float]) -> None:
+    def end_round(self, spent: int, distinct: int, steps: int, figures: dict[str, float]) -> None:
         """Take in a round: points that the student before it stands for are due now."""
         self._measure(up_to=spent - 1)
         self._run.round += 1
         for network, kept in ((self._student, self.measured), *self._run.shown.values()):
             kept.load_state_dict(network.state_dict())
-        self.progress = Progress(self._run.round, spent, distinct, figures)
+        self.progress = Progress(self._run.round, steps, spent, distinct, figures)
 
     def finish(self) -> None:
         """Add the points that the last round's student stands for."""
@@ -74,6 +85,7 @@ class Curve:
         result = self._exam.measure(self.measured)
         for name, (_, kept) in self._run.shown.items():
             result |= {f"{key}_{name}": value for key, value in self._exam.measure(kept).items()}
+        result |= self._asked.measure(self.measured)
         at = asdict(self.progress)
         self.points += [{"budget": mark, **at, **result} for mark in due]  # type: ignore[typeddict-item]
         write_json(self._file, self.points)

@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from bench.cells.assemble import Parts, assemble
 from bench.cells.cell import Cell
 from bench.cells.code import versions_of
 from bench.cells.curve import Curve, marks
+from bench.cells.steps import Steps
 from bench.errors import UsageError
 from bench.provenance import machine
 from budgets import BudgetExhausted
@@ -112,20 +114,20 @@ class _Running:
         due = marks(self.parts.method.PROTOCOL, cell.budget.queries)
         earlier = saved["curve"] if saved else None
         parts = self.parts
-        self._curve = Curve(folder / "curve.json", due, parts.student, parts.run, parts.exam, earlier)
+        self._curve = Curve(folder / "curve.json", due, parts.student, parts.run, parts.exam, parts.asked, earlier)
+        self._steps = Steps(parts.student, self._curve.progress.steps)
 
     def play(self, report: Report, checkpoint_seconds: float) -> None:
         """Round after round until the method or its budget ends."""
         parts, curve, pace = self.parts, self._curve, checkpoint.Pace(checkpoint_seconds)
-        try:
-            for figures in parts.method.distill(parts.oracle, parts.student, parts.config, parts.run):
+        rounds = parts.method.distill(parts.oracle, parts.student, parts.config, parts.run)
+        with self._steps.counted(), suppress(BudgetExhausted):  # the end of every method, and of no round
+            for figures in rounds:
                 parts.run.check_resumed()
-                curve.end_round(parts.oracle.spent, parts.oracle.distinct, figures)
+                curve.end_round(parts.oracle.spent, parts.oracle.distinct, self._steps.done, figures)
                 report(parts.oracle.spent, figures)
                 if pace.is_due():
                     pace.saved(self.save())
-        except BudgetExhausted:
-            pass  # the end of every method; what it did since its last round is no round
         parts.run.check_resumed()
         if not curve.progress.round:
             raise CellFailed(f"{self._cell.budget.queries} queries do not cover one round of {self._cell.method}")
@@ -134,13 +136,14 @@ class _Running:
     def save(self) -> float:
         """Write a checkpoint; returns the seconds it took."""
         begun = time.monotonic()
-        self.parts.samples.save(self._folder / "samples.png")
+        self.parts.asked.save(self._folder / "samples.png")
         checkpoint.save(
             self._folder / "checkpoint.pt",
             {
                 "key": self._key,
                 "student": self.parts.student.state_dict(),
                 "oracle": self.parts.oracle.state_dict(),
+                "asked": self.parts.asked.state_dict(),
                 "run": self.parts.run.state_dict(),
                 "curve": self._curve.state_dict(),
                 "seconds": self._seconds(),
@@ -156,11 +159,12 @@ class _Running:
             spent=self.parts.oracle.spent,
             distinct=self.parts.oracle.distinct,
             rounds=self._curve.progress.round,
+            steps=self._curve.progress.steps,
             seconds=self._seconds(),
             versions=versions_of(self._cell.method),
             machine=machine(self._device),
         )
-        self.parts.samples.save(self._folder / "samples.png")
+        self.parts.asked.save(self._folder / "samples.png")
         write_json(self._folder / ending, plain(totals))
         (self._folder / "checkpoint.pt").unlink(missing_ok=True)
 

@@ -37,10 +37,12 @@ def asked(selection: Selection) -> Asked:
     folders, globs = image_folder.split(selection.task or [])
     made = [image_folder.register(folder) for folder in folders]
     seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
+    count = selection.teachers or grid.teachers
     extended = {
         "methods": {**_entries(selection), **grid.methods},
         "tasks": list(dict.fromkeys([*grid.tasks, *made])),
         "seeds": sorted({*grid.seeds, *seeds}),
+        "teachers": max(grid.teachers, count),
     }
     grid = configure(grid.model_copy(update=extended), selection.settings or [])
     runs = runs_of(grid)
@@ -49,6 +51,7 @@ def asked(selection: Selection) -> Asked:
         "dataset": selection.dataset or [],
         "method": selection.method or [],
         "budget": selection.budget or [],
+        "teacher": [str(seed) for seed in range(count)],
         "seed": [str(seed) for seed in seeds],
     }
     return Asked(name, grid, runs, choose(runs, filters, selection.exclude or []), outside, remarks)

@@ -32,6 +32,7 @@ class Selection:
     method: Annotated[Words, typer.Option("--method", help="Only these entries or methods.")] = None
     budget: Annotated[Words, typer.Option("--budget", help="Only these budgets, such as 2.5k.")] = None
     seeds: Annotated[str | None, typer.Option("--seeds", help="How many seeds, or which: 5, or 3,4.")] = None
+    teachers: Annotated[int | None, typer.Option("--teachers", min=1, help="How many teachers of each task.")] = None
     exclude: Annotated[Words, typer.Option("--exclude", help="Leave out AXIS=GLOB.")] = None
     settings: Annotated[Words, typer.Option("--set", help="METHOD.KEY=VALUE for every entry of that name.")] = None
     plugin: Plugins = None

@@ -12,6 +12,7 @@ from bench.errors import UsageError
 def teachers(
     machine: Machine,
     task: Annotated[Words, typer.Option("--task", help=TASK_HELP)] = None,
+    teachers: Annotated[int, typer.Option("--teachers", min=1, help="How many of each task, of other seeds.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and stop.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Measure those there are again; train none.")] = False,
     weights: Annotated[Path | None, typer.Option("--weights", help="A state dict to use as the teacher.")] = None,
@@ -30,7 +31,7 @@ def teachers(
     (outside, remarks), console = load_outside(None, task), console_of()
     show.remarks(console, remarks)
     made, globs = image_folder.split(task or [])
-    chosen = listing.choose([*globs, *map(image_folder.register, made)])
+    chosen = listing.choose([*globs, *map(image_folder.register, made)], range(teachers))
     failed: list[str] = []
     if not (check or dry_run):
         machine.check_writable()

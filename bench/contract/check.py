@@ -63,9 +63,10 @@ def _complaints(method: ModuleType, settings: dict[str, Any], answers: Answers) 
     def play(queries: int = QUERIES, inputs: Inputs = "float", **how: Any) -> Trial:
         return Trial(method, settings, Budget(queries, answers, inputs), **how)
 
-    short, long, one, rounded = play(), play(MORE), play(1), play(inputs="uint8")
+    short, long, one = play(), play(MORE), play(1)
+    rounded = [play(inputs="uint8")] if "uint8" in methods.inputs_of(method) else []
     for claim in CLAIMS:
-        for trial in (short, long, one, rounded):
+        for trial in (short, long, one, *rounded):
             if (complaint := claim(trial)) and (trial.error is None or claim is runs):
                 yield str(trial), complaint
                 break

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from bench.errors import UsageError, one_line, told
 from bench.tasks import image_folder
 from bench.tasks.image_folder import Folder
-from budgets import Answers
+from budgets import Answers, Inputs
 from methods import METHODS
 
 GROUP = "bench.methods"  # [project.entry-points."bench.methods"]  NAME = "package.module"
@@ -62,10 +62,14 @@ def faults(method: ModuleType) -> list[str]:
     if lacking := [part for part in PARTS if not hasattr(method, part)]:
         return [f"it lacks {', '.join(lacking)}; methods/__init__.py says what a method has"]
     answers, data, protocol = method.ANSWERS, method.DATA, method.PROTOCOL
+    inputs = getattr(method, "INPUTS", get_args(Inputs))
     listed = isinstance(answers, list | tuple | set | frozenset) and bool(answers)
     wanted = {
         f"ANSWERS is {answers!r}: wanted some of 'labels', 'probs'": listed
         and all(kind in get_args(Answers) for kind in answers),
+        f"INPUTS is {inputs!r}: wanted some of 'float', 'uint8'": isinstance(inputs, list | tuple)
+        and bool(inputs)
+        and all(kind in get_args(Inputs) for kind in inputs),
         f"DATA is {data!r}: wanted 'none', 'train' or 'other'": data in ("none", "train", "other"),
         f"PROTOCOL is {protocol!r}: wanted 'anytime' or 'per_budget'": protocol in ("anytime", "per_budget"),
         "distill is no function of oracle, student, config and run": _takes(method.distill, 4),

@@ -23,5 +23,6 @@ def preparations(
 
 def untrained(runs: Iterable[Planned], root: Path) -> dict[str, Task]:
     """The teachers that the runs lack and that can be had here, folder name -> a task that has it."""
-    tasks = [task_of(name) for name in dict.fromkeys(run.task for run in runs if run.runnable)]
+    wanted = dict.fromkeys((run.task, run.teacher_seed) for run in runs if run.runnable)
+    tasks = [task_of(*which) for which in wanted]
     return {teachers.folder_of(task, root).name: task for task in tasks if teachers.record_of(task, root) is None}

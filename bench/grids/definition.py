@@ -21,18 +21,27 @@ class Entry(BaseModel, frozen=True, extra="forbid"):
 
     answers: the tracks it enters, if not all that the grid has and the method can use. config: settings; in
     a file also the path of a YAML that bench tune wrote, relative to the grid's.
-    tasks: globs of the tasks or data sets it enters. where: such a glob -> settings that go before `config` there.
+    tasks: globs of the tasks or data sets it enters. budgets: its own, if not those of the grid. where: such a glob ->
+    settings that go before `config` there.
     """
 
     method: str = ""
     config: dict[str, Any] = {}
     answers: list[Answers] = list(get_args(Answers))
     tasks: list[str] = ["*"]
+    budgets: list[int] = []
     where: dict[str, dict[str, Any]] = {}
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _parse_budgets(cls, budgets: Any) -> Any:
+        return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
 
 
 class Grid(BaseModel, frozen=True, extra="forbid"):
-    """The file as written: every method meets every task, budget, input kind and seed, and the answers it can use.
+    """The file as written: every method meets every task, teacher, seed, budget, and the answers and inputs it can use.
+
+    teachers: how many of each task, of the same recipe and other seeds.
 
     no_ranking: why its tables rank nothing, if they must not, such as settings that were tried on test images.
     """
@@ -44,6 +53,7 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
     answers: list[Answers] = list(get_args(Answers))
     inputs: list[Inputs] = ["float"]
     seeds: list[int] = Field(min_length=1)
+    teachers: int = Field(1, ge=1, le=SEEDS)
     per_budget: bool = False
     exclude: list[dict[str, str]] = []
     no_ranking: str = ""

@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from bench.grids.definition import Entry, Grid
 from bench.provenance import provenance
 from bench.tasks.data import sources
 from bench.tasks.table import Task, obstacle, task_of
-from budgets import Answers, Budget
-from methods import METHODS
+from budgets import Budget
+from methods import METHODS, inputs_of
 from results import records
 from results.records import RunRecord, State, TaskParts, TeacherRecord, Versions
 from results.store import state_of
 
-AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "seed")
+AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "teacher", "seed")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Planned:
     budget: Budget
     budgets: tuple[int, ...]
     protocol: str
+    teacher_seed: int
     seed: int
     widest: int
     cell: Cell | None = None
@@ -66,9 +68,10 @@ def runs_of(grid: Grid) -> list[Planned]:
             method, config = _config(label, entry, (task_name, task.dataset))
             if not any(matches("task", glob, task_name, task.dataset) for glob in entry.tasks):
                 continue
-            for budget, budgets, protocol in _budgets(grid, method, entry.answers):
-                for seed in grid.seeds:
-                    run = Planned(label, task_name, method, config, budget, budgets, protocol, seed, budget.queries)
+            for budget, budgets, protocol in _budgets(grid, method, entry):
+                for teacher_seed, seed in product(range(grid.teachers), grid.seeds):
+                    replicate = (protocol, teacher_seed, seed)
+                    run = Planned(label, task_name, method, config, budget, budgets, *replicate, budget.queries)
                     if left := _without(run, rules):
                         runs.append(left if left is run else replace(left, widest=left.budget.queries))
     return runs
@@ -109,6 +112,7 @@ def names_on(axis: str, run: Planned) -> tuple[str, ...]:
         "method": (run.label, run.method),
         "answers": (run.budget.answers,),
         "inputs": (run.budget.inputs,),
+        "teacher": (str(run.teacher_seed),),
         "seed": (str(run.seed),),
     }[axis]
 
@@ -124,12 +128,16 @@ def record(name: str, id: str, grid: Grid, planned: list[Planned], root: Path, c
     id: of an earlier record of this run, or empty.
     """
     tasks = dict.fromkeys(run.task for run in planned)
+    met = dict.fromkeys((run.task, run.teacher_seed) for run in planned)
+    trained: dict[str, dict[int, TeacherRecord | None]] = {task: {} for task in tasks}
+    for task, seed in met:
+        trained[task][seed] = teachers.record_of(task_of(task, seed), root)
     return RunRecord(
         grid=name,
         id=id or secrets.token_hex(6),
         definition=grid.model_dump(mode="json"),
         tasks={task: _parts(task_of(task)) for task in tasks},
-        teachers={task: teachers.record_of(task_of(task), root) for task in tasks},
+        teachers=trained,
         provenance=provenance(command),
         versions={method: versions_of(method) for method in dict.fromkeys(run.method for run in planned)},
         entries=[entry(run) for run in planned],
@@ -146,6 +154,7 @@ def entry(run: Planned) -> records.Entry:
         kind=run.method,
         data=METHODS[run.method].DATA,
         protocol=run.protocol,
+        teacher_seed=run.teacher_seed,
         seed=run.seed,
         budget=run.budget.queries,
         budgets=list(run.budgets),
@@ -164,23 +173,24 @@ class _Look:
         cells = root / "cells"
         self._there = {path.name for path in cells.iterdir()} if cells.is_dir() else set()
         self._obstacles: dict[tuple[str, str, str], str | None] = {}
-        self._teachers: dict[str, TeacherRecord | None] = {}
+        self._teachers: dict[tuple[str, int], TeacherRecord | None] = {}
         self._versions: dict[str, Versions] = {}
 
     def at(self, run: Planned) -> Planned:
         reason = self._obstacle(run)
-        teacher = self._teacher(run.task)
+        teacher = self._teacher(run.task, run.teacher_seed)
         if teacher is None:
             return replace(run, state="cannot run", reason=reason) if reason else run
-        cell = Cell(run.task, run.method, run.config, run.budget, run.seed, teacher.hash)
+        identity = (run.task, run.method, run.config, run.budget, run.seed, teacher.hash)
+        cell = Cell(*identity, teacher_seed=run.teacher_seed)
         if run.widest != run.budget.queries:
             wide = _at(cell, run.widest)
             if self._state(wide, None)[0] == "done":
                 cell = wide  # whose points are those of the narrower one
         state, why = self._state(cell, reason)
         # Three times as fast as `replace`, and plans are large.
-        parts = (run.label, run.task, run.method, run.config, run.budget, run.budgets, run.protocol, run.seed)
-        return Planned(*parts, run.widest, cell, state, why)
+        parts = (run.label, run.task, run.method, run.config, run.budget, run.budgets, run.protocol, run.teacher_seed)
+        return Planned(*parts, run.seed, run.widest, cell, state, why)
 
     def _state(self, cell: Cell, reason: str | None) -> tuple[State, str | None]:
         if not self._there or (name := cell.name()) not in self._there:
@@ -190,10 +200,10 @@ class _Look:
         found = state_of(self._root / "cells" / name, self._versions[cell.method], reason)
         return found.name, found.reason
 
-    def _teacher(self, task: str) -> TeacherRecord | None:
-        if task not in self._teachers:
-            self._teachers[task] = teachers.record_of(task_of(task), self._root)
-        return self._teachers[task]
+    def _teacher(self, *key: *tuple[str, int]) -> TeacherRecord | None:
+        if key not in self._teachers:
+            self._teachers[key] = teachers.record_of(task_of(*key), self._root)
+        return self._teachers[key]
 
     def _obstacle(self, run: Planned) -> str | None:
         key = (run.task, run.method, run.config)
@@ -216,7 +226,8 @@ def _at(cell: Cell, queries: int) -> Cell:
 
 
 def _parts(task: Task) -> TaskParts:
-    return TaskParts(task.dataset, task.teacher, task.student, sources.source_of(task.dataset).classes)
+    classes = sources.source_of(task.dataset).classes
+    return TaskParts(task.dataset, task.teacher, task.student, classes, task.scaling)
 
 
 def _config(label: str, entry: Entry, names: tuple[str, ...]) -> tuple[str, str]:
@@ -233,17 +244,17 @@ def _config(label: str, entry: Entry, names: tuple[str, ...]) -> tuple[str, str]
         raise UsageError(f"method {label}: {one_line(error, METHODS[method].Config.model_fields)}") from error
 
 
-def _budgets(grid: Grid, method: str, tracks: list[Answers]) -> Iterable[tuple[Budget, tuple[int, ...], str]]:
+def _budgets(grid: Grid, method: str, entry: Entry) -> Iterable[tuple[Budget, tuple[int, ...], str]]:
     """The budgets to run a method under, each with the points it answers for and the protocol of those."""
     shared = METHODS[method].PROTOCOL == "anytime" and not grid.per_budget
-    largest = max(grid.budgets)
+    budgets, tracks = entry.budgets or grid.budgets, entry.answers
     for answers in (kind for kind in grid.answers if kind in tracks and kind in METHODS[method].ANSWERS):
-        for inputs in grid.inputs:
-            along = tuple(n for n in grid.budgets if shared and (n in MARKS or n == largest))
-            for queries in (n for n in grid.budgets if n not in along):
+        for inputs in (kind for kind in grid.inputs if kind in inputs_of(METHODS[method])):
+            along = tuple(n for n in budgets if shared and (n in MARKS or n == max(budgets)))
+            for queries in (n for n in budgets if n not in along):
                 yield Budget(queries, answers, inputs), (queries,), "per_budget"
             if along:
-                yield Budget(largest, answers, inputs), along, "anytime"
+                yield Budget(max(budgets), answers, inputs), along, "anytime"
 
 
 def _exclusion(rule: dict[str, str]) -> dict[str, str]:

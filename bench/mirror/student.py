@@ -25,13 +25,13 @@ def _log(client: "MlflowClient", run_id: str, task: str, weights: Path) -> None:
     import mlflow
     import torch
 
-    from bench.tasks import networks
     from bench.tasks.data import sources
+    from bench.tasks.students import student_of
     from bench.tasks.table import task_of
 
     known = task_of(task)
     source = sources.source_of(known.dataset)
-    student = networks.build(known.student, source.shape, source.classes)
+    student = student_of(known)
     student.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     student.to(memory_format=torch.contiguous_format)  # the layout in which MLflow's format stores weights
     images = torch.zeros(2, *source.shape)  # two: of one, MLflow could not tell that the batch may vary

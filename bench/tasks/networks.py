@@ -8,21 +8,38 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]
 
 
-def lenet5(shape: Shape, classes: int) -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: convolutions of 6 and 16, dense 120 and 84."""
-    return _flat_head(
-        shape,
-        classes,
-        [
-            nn.Conv2d(shape[0], 6, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ],
-        dense=(120, 84),
-    )
+class Normalised(nn.Module):
+    """A network behind a fixed scaling of its input: float images N x C x H x W in [0, 1] -> logits N x K.
+
+    mean, std: what images are lessened and then divided by, each C x 1 x 1 or a single number.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def lenet5(padding: int) -> Callable[[Shape, int], nn.Module]:
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: convolutions of 6 and 16, dense 120 and 84.
+
+    padding: of the first convolution, 2 for 28 pixels and 0 for 32: 61,706 weights either way.
+    """
+
+    def build(shape: Shape, classes: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], 6, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+        return _flat_head(shape, classes, layers, dense=(120, 84))
+
+    return build
 
 
 def lenet_bn(shape: Shape, classes: int) -> nn.Module:
@@ -200,7 +217,8 @@ def wide_resnet(depth: int, widen: int) -> Callable[[Shape, int], nn.Module]:
 
 
 NETWORKS: dict[str, Callable[[Shape, int], nn.Module]] = {
-    "lenet5": lenet5,
+    "lenet5": lenet5(2),
+    "lenet5-32": lenet5(0),
     "lenet-bn": lenet_bn,
     "lenet5-wide": lenet5_wide(1),
     "lenet5-wide-half": lenet5_wide(2),

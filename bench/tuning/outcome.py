@@ -230,6 +230,7 @@ def entries(study: Study, searched: optuna.Study) -> list[Entry]:
                 cell.budget,
                 (),
                 protocol,
+                cell.teacher_seed,
                 cell.seed,
                 cell.budget.queries,
                 cell,

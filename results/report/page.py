@@ -78,7 +78,7 @@ def samples(folder: Path, store: Path, cells: pd.DataFrame) -> dict[str, str]:
     the first seed at the largest budget that has one; a method without any is left out.
     """
     found = {}
-    order = {"budget": False, "seed": True}
+    order = {"budget": False, "teacher_seed": True, "seed": True}
     for label, group in cells.sort_values([*order], ascending=[*order.values()]).groupby("method", sort=False):
         strips = [store / str(cell) / "samples.png" for cell in group["cell"]]
         if strip := next((path for path in strips if path.exists()), None):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from results import aggregate, curves, published
+from results.curves import Met
 from results.records import RunRecord, Versions, read
 from results.report import charts, figures, page, tables
 from results.report.style import plain
@@ -40,7 +41,7 @@ class _Frames:
     efficiency: pd.DataFrame
     scores: pd.DataFrame
     improvements: pd.DataFrame
-    teachers: dict[str, float]
+    teachers: dict[Met, float]
     roles: dict[str, str]
     published: pd.DataFrame
 
@@ -52,7 +53,10 @@ class _Frames:
 
 @dataclass(frozen=True)
 class _Track:
-    """The part of the frames that is about one task, kind of answer and of input, from the first listed budget on."""
+    """The part of the frames that is about one task, kind of answer and of input, from the first listed budget on.
+
+    teacher: the mean test accuracy of the task's teachers.
+    """
 
     name: str
     title: str
@@ -149,9 +153,13 @@ def _tracks(frames: _Frames) -> Iterator[_Track]:
             frames,
             points,
             summary[summary["budget"] >= points["budget"].min()],
-            frames.teachers.get(task),
+            _mean([accuracy for (of, _), accuracy in frames.teachers.items() if of == task]),
             published.matching(frames.published, asdict(frames.record.tasks[task]), points),
         )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _listed(summary: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +190,8 @@ def _write_latex(folder: Path, frames: _Frames, tracks: list[_Track]) -> list[Pa
 
 
 def _accuracy(track: _Track) -> tables.Table:
-    return tables.accuracy(_listed(track.curves), track.frames.roles, track.title, track.frames.no_ranking)
+    frames = track.frames
+    return tables.accuracy(_listed(track.curves), track.points, frames.roles, track.title, frames.no_ranking)
 
 
 def _draw(folder: Path, track: _Track) -> list[Path]:
@@ -204,6 +213,7 @@ def _shown(folder: Path, store: Path, track: _Track) -> page.Track:
     cells = _of(frames.cells, track.points)
     shown = [
         _accuracy(track),
+        tables.spreads(_listed(track.curves), frames.roles),
         tables.cost(_of(frames.efficiency, track.points), cells, frames.roles),
         tables.parts(_listed(track.curves)),
     ]

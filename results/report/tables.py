@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.curves import TARGETS, apart
+from results.curves import TARGETS, apart, by_unit
 from results.records import CONTROL, RANKED, REFERENCE
 from results.report.style import named, short
 from results.statistics import against_best
@@ -17,9 +17,11 @@ BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands
 NOTHING = "-"
 FAR = 1e15  # sorts what was not reached behind whatever was
 TIED, UNTESTED = " †", " (no test)"  # marks of what is not the best
+UNLEARNT = " ‡"
+TOTALS = ["budget", "spent", "distinct", "steps", "seconds"]  # of a run of the largest budget
 RANKING = (
-    "Bold: the best of the data-free methods; †: not separable from it (Welch's t-test, three seeds or more, 5 % over "
-    "all pairs of a column by Holm's method)."
+    "Bold: the best of the data-free methods; †: not separable from it (Welch's t-test over three seeds or more; over "
+    "three teachers or more, where there are several, the paired one; 5 % over all pairs of a column by Holm's method)."
 )
 ASIDES = (
     "Set apart and in no ranking: controls, and methods that are not data-free. A method that is not above the "
@@ -45,27 +47,51 @@ class Table:
     rows: list[list[Field]]
 
 
-def accuracy(summary: pd.DataFrame, roles: dict[str, str], title: str, no_ranking: str = "") -> Table:
+def accuracy(
+    summary: pd.DataFrame, points: pd.DataFrame, roles: dict[str, str], title: str, no_ranking: str = ""
+) -> Table:
     """One task and track: a row a method, a column a budget, the best in bold and its ties marked.
 
-    summary: rows of curves.summary at the listed budgets. no_ranking: why nothing is to be marked, if it is not.
+    summary: rows of curves.summary at the listed budgets, points: what they are means of. no_ranking: why nothing is to
+    be marked, if it is not.
     """
     budgets = sorted(summary["budget"].unique())
-    marks = {} if no_ranking else {budget: _marks(rows, roles) for budget, rows in summary.groupby("budget")}
+    at_budget = points[points["listed"]].groupby("budget")
+    marks = {} if no_ranking else {budget: _marks(rows, roles) for budget, rows in at_budget}
     tested = any(mark not in {BEST, UNTESTED} for marked in marks.values() for mark in marked.values())
-    same_n = summary["n"].nunique() == 1
+    same_n = summary["n"].nunique() == 1 and summary["runs"].nunique() == 1
     rows = []
     for row in _by_role(summary.drop_duplicates(["method", "protocol"]).to_dict("records"), roles):
         own = summary[(summary["method"] == row["method"]) & (summary["protocol"] == row["protocol"])]
         at = {point["budget"]: point for point in own.to_dict("records")}
         fields = [_accuracy(at.get(budget), marks.get(budget, {}), roles, same_n, tested) for budget in budgets]
         rows.append([_label(row["method"], roles), Field(row["protocol"]), *fields])
-    n = f", n = {summary['n'].iloc[0]}" if same_n else ", n in brackets"
-    means = f"Test accuracy in percent, mean ± standard deviation over seeds{n}."
+    means = f"Test accuracy in percent, mean ± standard deviation over {_units(summary, same_n)}."
     ranking = _unranked(no_ranking) if no_ranking else _ranking(marks, tested)
     columns = ["method", "protocol", *(short(budget) for budget in budgets)]
-    caption = " ".join(filter(None, (f"{title}.", means, ranking, ASIDES, _beaten(summary, roles))))
-    return Table(caption, columns, rows)
+    told = (f"{title}.", means, ranking, ASIDES, _unlearnt(summary), _beaten(summary, roles))
+    return Table(" ".join(filter(None, told)), columns, rows)
+
+
+def spreads(summary: pd.DataFrame, roles: dict[str, str]) -> Table | None:
+    """One task and track: how far teachers and seeds lie apart; None where a task has one teacher.
+
+    summary: rows of curves.summary at the listed budgets.
+    """
+    if not summary["teacher_spread"].notna().any():
+        return None
+    budgets = sorted(summary["budget"].unique())
+    rows = []
+    for row in _by_role(summary.drop_duplicates("method").to_dict("records"), roles):
+        at = {point["budget"]: point for point in summary[summary["method"] == row["method"]].to_dict("records")}
+        fields = [_spreads(at[budget]) if budget in at else Field(NOTHING, -1) for budget in budgets]
+        rows.append([_label(row["method"], roles), *fields])
+    caption = (
+        "What differs with the teacher, and what with the seed: standard deviation of the accuracy between teachers, "
+        "as it would be with endless seeds / between the seeds of one teacher, in points, and in brackets the "
+        "teachers' share of the variance."
+    )
+    return Table(caption, ["method", *map(short, budgets)], rows)
 
 
 def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -> Table:
@@ -76,7 +102,7 @@ def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -
     done = cells[cells["state"] == "done"]
     same_n = efficiency["n"].nunique() == 1
     largest = done[done["budget"] == done.groupby("method")["budget"].transform("max")]
-    totals = largest.groupby("method")[["budget", "spent", "distinct", "seconds"]].mean().to_dict("index")
+    totals = largest.groupby("method")[TOTALS].mean().to_dict("index")
     rows = []
     for row in _by_role(efficiency.to_dict("records"), roles):
         n = "" if same_n or pd.isna(row["area"]) else f" ({row['n']})"
@@ -86,11 +112,11 @@ def cost(efficiency: pd.DataFrame, cells: pd.DataFrame, roles: dict[str, str]) -
     columns = ["method", "area", *(f"to {100 * share:.0f} %" for share in TARGETS)]
     caption = (
         f"{_areas(efficiency)} To 50, 75, 90 %: queries to that share of the teacher's "
-        "accuracy, mean over seeds, or how many of them came so far. Spent and distinct: what the meter "
+        "accuracy, mean over runs, or how many of them came so far. Spent and distinct: what the meter "
         "counted in a run of the largest budget, the last unfinished round included, and the different "
-        "images among it. Time: of such a run. Means over seeds."
+        "images among it. Steps: updates of the student. Time: of such a run. Means over runs."
     )
-    return Table(caption, [*columns, "budget", "spent", "distinct", "time"], rows)
+    return Table(caption, [*columns, "budget", "spent", "distinct", "steps", "time"], rows)
 
 
 def parts(summary: pd.DataFrame) -> Table | None:
@@ -121,12 +147,13 @@ def scores(frame: pd.DataFrame, no_ranking: str = "") -> Table:
         ]
         rows.append([*scope, *_by_budget(group, "iqm", budgets, look)])
     caption = (
-        "Interquartile mean over tasks of the mean score over seeds, over the tasks that all data-free methods have. "
+        "Interquartile mean over tasks of the mean score, over the tasks that all data-free methods have. "
         "Score: (accuracy - chance) / (the teacher's accuracy - chance), in percent; chance: 1 / classes. In brackets: "
-        "95 % intervals of Student's t for these tasks and other seeds; none where a task has fewer than three seeds."
+        "95 % intervals of Student's t for these tasks and other units, which are seeds, or teachers where a task has "
+        "several; none where a task has fewer than three."
     )
     told = " ".join(filter(None, (caption, _unranked(no_ranking), _left_out(frame))))
-    return Table(told, ["over", "method", "tasks", "runs", *map(short, budgets)], rows)
+    return Table(told, ["over", "method", "tasks", "units", *map(short, budgets)], rows)
 
 
 def improvements(frame: pd.DataFrame, no_ranking: str = "") -> Table:
@@ -137,9 +164,10 @@ def improvements(frame: pd.DataFrame, no_ranking: str = "") -> Table:
         for key, group in frame.groupby(["over", "method", "other"], sort=False)
     ]
     caption = (
-        "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of seeds "
-        "in which the first method is above the second, ties half. In brackets: 95 % intervals of Wilson for these "
-        "tasks and other seeds, on the safe side; none where a task has fewer than three seeds."
+        "Probability of improvement (Agarwal et al. 2021), in percent: mean over tasks of the share of pairs of units "
+        "in which the first method is above the second, ties half. Units are seeds, or teachers where a task has "
+        "several. In brackets: 95 % intervals of Wilson for these tasks and other units, on the safe side; none where "
+        "a task has fewer than three."
     )
     told = " ".join(filter(None, (caption, _unranked(no_ranking))))
     return Table(told, ["over", "method", "above", "tasks", *map(short, budgets)], rows)
@@ -193,28 +221,31 @@ def latex(table: Table, label: str) -> str:
 
 _LATEX = {BEST: "textbf:--rwrap;", ASIDE: "textit:--rwrap;", "": ""}
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_SPECIAL |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "†": r"$^\dagger$"}
+_SPECIAL |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$"}
 
 
 def _escaped(text: object) -> str:
     return "".join(_SPECIAL.get(sign, sign) for sign in str(text))
 
 
-def _marks(rows: pd.DataFrame, roles: dict[str, str]) -> dict[str, str]:
+def _marks(points: pd.DataFrame, roles: dict[str, str]) -> dict[str, str]:
     """Of one budget, the mark of each ranked method: BEST, TIED, UNTESTED or nothing; none for one method alone."""
-    ranked = rows[rows["method"].map(roles) == RANKED]
-    if len(ranked) < 2:
+    ranked = points[points["method"].map(roles) == RANKED]
+    units = by_unit(ranked, ["method"], ["accuracy"])["accuracy"].unstack()  # methods x units
+    if len(units) < 2:
         return {}
-    p = against_best(ranked["accuracy"], ranked["spread"], ranked["n"])
+    paired = bool(ranked["teacher_seed"].nunique() > 1 and units.notna().all(axis=None))
+    p = against_best([row.dropna() for _, row in units.iterrows()], paired=paired)
     marks = [UNTESTED if math.isnan(value) else TIED if value >= 0.05 else "" for value in p]
-    marks[int(ranked["accuracy"].to_numpy().argmax())] = BEST
-    return dict(zip(ranked["method"], marks, strict=True))
+    marks[int(units.mean(axis=1).argmax())] = BEST
+    return dict(zip(map(str, units.index), marks, strict=True))
 
 
 def _accuracy(row: Row | None, marks: dict[str, str], roles: dict[str, str], same_n: bool, tested: bool) -> Field:
     if row is None:
         return Field(NOTHING, -1)
     text = _percent(row["accuracy"], row["spread"]) + ("" if same_n else f" ({row['n']})")
+    text += UNLEARNT if row["unlearnt"] else ""
     if roles[row["method"]] != RANKED:
         return Field(text, row["accuracy"], ASIDE)
     mark = marks.get(row["method"], "")
@@ -227,7 +258,28 @@ def _ranking(marks: dict[Any, dict[str, str]], tested: bool) -> str:
     """What bold and † mean, where there is anything to rank."""
     if not any(marks.values()):
         return ""
-    return RANKING if tested else "Bold: the best of the data-free methods. No test: fewer than three seeds."
+    return RANKING if tested else "Bold: the best of the data-free methods. No test: fewer than three units."
+
+
+def _units(summary: pd.DataFrame, same_n: bool) -> str:
+    """What means and spreads are over, and how many there are of it."""
+    teachers, runs = summary["teachers"].iloc[0], summary["runs"].iloc[0]
+    several = summary["teachers"].max() > 1
+    if not same_n:
+        return f"{'teachers, of the means over their seeds' if several else 'seeds'}, n in brackets"
+    if several:
+        return f"n = {teachers} teachers, of the means over the {runs // teachers} seeds of each"
+    return f"seeds, n = {runs}"
+
+
+def _unlearnt(summary: pd.DataFrame) -> str:
+    """What the mark of a student that did not learn means, where there is one."""
+    if not summary["unlearnt"].any():
+        return ""
+    return (
+        "‡: at least one student did not learn the labels it was given: on images that the teacher was asked about it "
+        "agrees with the teacher hardly more often than who always gives the commonest answer."
+    )
 
 
 def _unranked(reason: str) -> str:
@@ -247,12 +299,22 @@ def _areas(efficiency: pd.DataFrame) -> str:
     return text + (f" {', '.join(lacking)}: no area, for want of some of these budgets." if len(lacking) else "")
 
 
+def _spreads(row: Row) -> Field:
+    teachers, seeds = row["teacher_spread"], row["seed_spread"]
+    if pd.isna(teachers) or pd.isna(seeds):
+        return Field(NOTHING, -1)
+    variance = teachers**2 + seeds**2
+    share = f" ({100 * teachers**2 / variance:.0f} %)" if variance else ""
+    return Field(f"{100 * teachers:.1f} / {100 * seeds:.1f}{share}", teachers)
+
+
 def _totals(total: Row | None) -> list[Field]:
-    """Budget, spent, distinct and time; dashes where no run of the largest budget is done."""
+    """Budget, spent, distinct, steps and time; dashes where no run of the largest budget is done."""
     if total is None:
-        return [Field(NOTHING, -1)] * 4
-    counts = [Field(f"{total[key]:,.0f}", total[key]) for key in ("budget", "spent", "distinct")]
-    return [*counts, Field(_time(total["seconds"]), total["seconds"])]
+        return [Field(NOTHING, -1)] * len(TOTALS)
+    *counts, seconds = (total[key] for key in TOTALS)
+    known = [Field(NOTHING, -1) if pd.isna(count) else Field(f"{count:,.0f}", count) for count in counts]
+    return [*known, Field(_time(seconds), seconds)]
 
 
 def _beaten(summary: pd.DataFrame, roles: dict[str, str]) -> str:
@@ -275,10 +337,10 @@ def _label(label: str, roles: dict[str, str]) -> Field:
 
 
 def _reached(row: Row, share: float) -> Field:
-    needed, seeds = row[f"queries_to_{100 * share:.0f}"], row[f"queries_to_{100 * share:.0f}_seeds"]
+    needed, runs = row[f"queries_to_{100 * share:.0f}"], row[f"queries_to_{100 * share:.0f}_runs"]
     if not pd.isna(needed):
         return Field(f"{needed:,.0f}", needed)
-    return Field(f"{seeds} of {row['n']} seeds" if seeds else NOTHING, FAR - seeds)
+    return Field(f"{runs} of {row['n']} runs" if runs else NOTHING, FAR - runs)
 
 
 def _pair(row: Row, part: str) -> list[Field]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Tell = Callable[[int, int], None]  # images done, of how many
@@ -57,6 +58,22 @@ def torchvision_set(name: str, parts: tuple[dict[str, Any], dict[str, Any]]) -> 
         return train, test
 
     return read
+
+
+def resized(read: Reader, side: int) -> Reader:
+    """The reader with its images made side x side, bilinearly."""
+
+    def larger(folder: Path, tell: Tell) -> tuple[Part, Part]:
+        train, test = ((_of_side(images, side), labels) for images, labels in read(folder, tell))
+        return train, test
+
+    return larger
+
+
+def _of_side(images: Tensor, side: int) -> Tensor:
+    """uint8 N x C x H x W, a few thousand at a time: as floats all of them would take gigabytes."""
+    parts = (F.interpolate(part.float(), (side, side), mode="bilinear") for part in images.split(5_000))
+    return torch.cat([part.round().to(torch.uint8) for part in parts])
 
 
 def emnist(folder: Path, tell: Tell) -> tuple[Part, Part]:

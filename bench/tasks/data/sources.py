@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +227,11 @@ def _torchvision_source(name: str, parts: tuple[dict[str, Any], dict[str, Any]],
     return Source(read=readers.torchvision_set(name, parts), download=downloads.from_torchvision(name, *parts), **rest)
 
 
+def _enlarged(source: Source, side: int) -> Source:
+    """The same data set with images of side x side."""
+    return replace(source, shape=(source.shape[0], side, side), read=readers.resized(source.read, side))
+
+
 TRAIN_FLAG: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
 SPLIT_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
 EMNIST_PARTS = tuple({"split": "balanced", **part} for part in TRAIN_FLAG)
@@ -314,3 +319,4 @@ SOURCES = {
         sizes=(None, 600),
     ),
 }
+SOURCES |= {f"{name}32": _enlarged(SOURCES[name], 32) for name in ("mnist", "fmnist")}  # as DIP-KD has them
