@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import CPU, make_run
+from support import CPU, RecordingTeacher, make_oracle, make_run
 from torch import nn
 
 from bench.boxes import teachers
 from bench.boxes.recipes import RECIPES
 from bench.tasks.data.sources import Split
 from bench.tasks.networks import Normalised
+from budgets import Oracle
 from methods import dfms, dip_kd, fitting, knockoff, qedg, zsdb3kd
 from methods.pool import Pool
 from methods.run import Run
@@ -66,10 +67,19 @@ def with_run(train: Callable[[nn.Module, Run], object]) -> Callable[[nn.Module],
     return lambda student: train(student, make_run())
 
 
+def none() -> Oracle:
+    """Of which nothing is to be asked."""
+    return make_oracle(RecordingTeacher(), 1)
+
+
+ONCE = fitting.Recipe(batch_size=SIZE, passes=1, min_steps=1)
+
 ONE_PASS: dict[str, Callable[[nn.Module], object]] = {
     "the controls": with_run(
         lambda student, run: list(
-            fitting.fit(student, sgd(student), pool(), fitting.Recipe(batch_size=SIZE, passes=1, min_steps=1), run)
+            fitting.fit(
+                student, sgd(student), pool(), fitting.Recipe(batch_size=SIZE, passes=1, min_steps=1), run, none()
+            )
         )
     ),
     "dfms": with_run(
@@ -79,7 +89,7 @@ ONE_PASS: dict[str, Callable[[nn.Module], object]] = {
     ),
     "dip_kd": with_run(
         lambda student, run: list(
-            dip_kd.train(student, sgd(student), pool(), None, 0, dip_kd.Config(batch_size=SIZE, passes=1), run)
+            dip_kd.train(student, sgd(student), pool(), None, none(), 0, dip_kd.Config(batch_size=SIZE, passes=1), run)
         )
     ),
     "knockoff": with_run(
@@ -114,5 +124,6 @@ def test_the_rate_of_the_controls_falls_over_the_steps_there_are() -> None:
     student, run = Counting(), make_run()
     optimizer, rates = sgd(student), []
     optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
-    list(fitting.fit(student, optimizer, pool(), fitting.Recipe(batch_size=SIZE, passes=2, min_steps=1, lr=1.0), run))
+    recipe = fitting.Recipe(batch_size=SIZE, passes=2, min_steps=1, lr=1.0)
+    list(fitting.fit(student, optimizer, pool(), recipe, run, none()))
     assert rates == pytest.approx([1, 0.8536, 0.5, 0.1464], abs=1e-4)  # a cosine in quarters

@@ -212,7 +212,7 @@ def test_a_method_of_this_repository_needs_the_number_of_its_results(
     ("setting", "told"),
     [
         ("recipe.min_step=3", "settings: unknown key 'recipe.min_step'; did you mean min_steps?"),
-        ("recpie.min_steps=3", "settings: unknown key 'recpie'; did you mean recipe?"),
+        ("recpie.min_steps=3", "settings: unknown key 'recpie'; did you mean recipe or pixels?"),
         ("kind=[", "setting 'kind=[' is not YAML"),
         ("kind.x=3", "settings: kind: Input should be 'uniform'"),
         ("recipe.min_steps=many", "settings: recipe.min_steps: Input should be a valid integer"),
@@ -245,7 +245,7 @@ def test_a_method_of_ones_own_runs_in_a_grid_with_its_helpers_and_its_own_proces
     chosen = ["--method", "my_method", "--budget", "250", "--seeds", "1", "--mlflow", "off"]
     assert bench("run", "--plugin", str(plugin), "--out", str(trained), *chosen) == 0
     assert "my_method" in capsys.readouterr().out
-    assert len(list(trained.glob("cells/digits-lenet.my_method.250-labels.s0.*/done.json"))) == 1
+    assert len(list(trained.glob("cells/digits-lenet.my_method.250-labels.t*.s0.*/done.json"))) == 3  # teachers
 
 
 # A fault -> the whole text of a file, and what is said of it.

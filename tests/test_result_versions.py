@@ -106,4 +106,4 @@ def test_a_plugins_version_is_its_code_and_what_it_imports_from_beside_it(
     before = versions_of("mine")
     (tmp_path / file).write_text((tmp_path / file).read_text() + "MORE = 2\n")
     assert (versions_of("mine") != before) == differs
-    assert {part: before[part] for part in PARTS} == dict.fromkeys(PARTS, 1)
+    assert {part: before[part] for part in PARTS} == {part: of.RESULTS for part, of in PARTS.items()}

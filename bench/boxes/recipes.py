@@ -1,7 +1,7 @@
 """How teachers are trained, and how good they should become."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from bench.tasks.data.sources import source_of
 from bench.tasks.table import Task
@@ -29,6 +29,8 @@ class Recipe:
     nesterov: bool = True
     normalise: bool = True
 
+
+LATER = {"schedule", "nesterov", "normalise"}
 
 # The appendix of DIP-KD's earlier version without its augmentation: with it a teacher puts 9,998 of 10,000 images of
 # noise into one class, which does not fit the paper's numbers; its first author's released code (divbfkd) has none.
@@ -81,6 +83,13 @@ EXPECTED = {
     "cifar100-resnet18": Expected(0.7836, "DIP-KD, table 1"),
     "tinyimagenet-resnet18": Expected(0.6608, "DIP-KD, table 1"),
 }
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """What tells a recipe from others. Settings that came later count only where they are not as they always were, so
+    that teachers which were trained before are found."""
+    plain = asdict(Recipe(epochs=0))
+    return {key: value for key, value in asdict(recipe).items() if key not in LATER or value != plain[key]}
 
 
 def name_of(task: Task) -> str:

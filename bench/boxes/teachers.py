@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from bench.boxes.box import accuracy
-from bench.boxes.recipes import Recipe, name_of, recipe_of
+from bench.boxes.recipes import Recipe, identity, name_of, recipe_of
 from bench.errors import UsageError
 from bench.provenance import machine
 from bench.tasks.data import sources
@@ -54,7 +54,7 @@ _DESCRIPTION = TypeAdapter(Description)
 
 def folder_of(task: Task, root: Path) -> Path:
     """Where the teacher of a task lies: one folder for each data set, network and recipe, shared by tasks."""
-    recipe = json.dumps(asdict(recipe_of(task)), sort_keys=True)
+    recipe = json.dumps(identity(recipe_of(task)), sort_keys=True)
     return root / "teachers" / f"{name_of(task)}-{digest(recipe)[:8]}"
 
 
