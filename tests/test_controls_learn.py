@@ -1,4 +1,4 @@
-"""The shipped controls learn the labels they pay for on every task that a CPU can run: else anything would beat them."""
+"""The shipped controls learn the labels they pay for on every CPU task: what does not learn, anything would beat."""
 
 import os
 from dataclasses import replace
