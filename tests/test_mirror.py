@@ -202,7 +202,7 @@ def test_a_curve_is_one_run_with_the_means_over_seeds_at_their_queries(finished:
         for figure in ("accuracy", "low", "high", "agreement"):
             assert history(client, curve, figure) == list(zip(rows["budget"], rows[figure], strict=True))
     assert shown_curves["noise on digits-lenet, labels"].data.tags["role"] == "control"
-    assert shown_curves["ideal-once on digits-lenet, labels"].data.tags["seeds"] == "3"
+    assert shown_curves["ideal-once on digits-lenet, labels"].data.tags["runs"] == "3"
 
 
 def test_cells_carry_the_tag_of_their_curve_and_are_folded_into_one_run(finished: Path, server: str) -> None:
@@ -219,7 +219,7 @@ def test_cells_carry_the_tag_of_their_curve_and_are_folded_into_one_run(finished
 
 def test_a_cells_run_has_its_curve_its_settings_and_its_time(finished: Path, server: str) -> None:
     synchronise(finished, server)
-    client, cell = MlflowClient(server), shows(server, finished, "cell")["noise digits-lenet 100 labels s1"]
+    client, cell = MlflowClient(server), shows(server, finished, "cell")["noise digits-lenet 100 labels t0 s1"]
     folder = cell_folder(finished, "noise", 100, 1)
     assert cell.data.tags["bench.cell"] == folder.name
     points = {point["spent"]: point["accuracy"] for point in read_json(folder / "curve.json")}
@@ -252,16 +252,16 @@ def test_a_cell_run_again_replaces_its_own_run_and_its_curve_alone(finished: Pat
     fail(cell_folder(finished, "noise", 40, 0))
     synchronise(finished, server)
     before = shows(server, finished)
-    failed = before["noise digits-lenet 40 labels s0"]
+    failed = before["noise digits-lenet 40 labels t0 s0"]
     assert (failed.info.status, failed.data.tags["reason"]) == ("FAILED", "out of paper")
-    assert before["noise on digits-lenet, labels"].data.tags["seeds"] == "2 to 3"
+    assert before["noise on digits-lenet, labels"].data.tags["runs"] == "2 to 3"
     assert len(run_what_is_missing(finished)) == 1
     assert synchronise(finished, server) == 1
     after = shows(server, finished)
     changed = {name for name in before if before[name].info.run_id != after[name].info.run_id}
-    assert changed == {"noise digits-lenet 40 labels s0", "noise on digits-lenet, labels"}
-    assert after["noise digits-lenet 40 labels s0"].info.status == "FINISHED"
-    assert after["noise on digits-lenet, labels"].data.tags["seeds"] == "3"
+    assert changed == {"noise digits-lenet 40 labels t0 s0", "noise on digits-lenet, labels"}
+    assert after["noise digits-lenet 40 labels t0 s0"].info.status == "FINISHED"
+    assert after["noise on digits-lenet, labels"].data.tags["runs"] == "3"
 
 
 def test_results_of_other_code_are_stale_and_in_no_curve(finished: Path, server: str) -> None:
@@ -291,7 +291,7 @@ def test_a_curve_file_that_is_cut_short_fails_its_cell_and_nothing_else(finished
     assert synchronise(finished, server) == CELLS
     cells = shows(server, finished, "cell")
     assert sorted(run.info.status for run in cells.values()) == ["FAILED"] * 3 + ["FINISHED"] * 6
-    assert "done.json" in cells["noise digits-lenet 40 labels s1"].data.tags["reason"]
+    assert "done.json" in cells["noise digits-lenet 40 labels t0 s1"].data.tags["reason"]
 
 
 def test_a_run_without_a_result_has_its_failures_and_no_curve(finished: Path, server: str) -> None:
@@ -303,7 +303,7 @@ def test_a_run_without_a_result_has_its_failures_and_no_curve(finished: Path, se
 
 def test_a_kept_student_is_a_model(finished: Path, server: str) -> None:
     synchronise(finished, server)
-    kept = shows(server, finished, "cell")["noise digits-lenet 100 labels s0"]
+    kept = shows(server, finished, "cell")["noise digits-lenet 100 labels t0 s0"]
     mlflow.set_tracking_uri(server)
     model = mlflow.pytorch.load_model(f"runs:/{kept.info.run_id}/student")
     assert model(torch.zeros(5, 1, 8, 8)).shape == (5, 10)

@@ -174,6 +174,32 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one_whole(tmp_path: Path) -
     assert files_of(run) == old
 
 
+def test_a_run_of_several_teachers_tells_them_apart_and_how_far_they_lie_apart(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path, teachers=3, seeds=2, budgets=[250, 500]))
+    for told in (
+        "over n = 3 teachers, of the means over the 2 seeds of each",
+        "standard deviation of the accuracy between teachers",
+        "digits-lenet, seed 2",
+        "2123456789abcdef",
+        "(image - 0.5) / 0.25",
+    ):
+        assert told in page
+    summary = pd.read_csv(tmp_path / "made-up/tables/summary.csv")
+    assert (set(summary["n"]), set(summary["runs"])) == ({3}, {6})
+
+
+def test_a_student_that_did_not_learn_is_marked_in_table_page_and_latex(tmp_path: Path) -> None:
+    run = write_run(tmp_path, seeds=1, budgets=[500])
+    curve = (tmp_path / DONE).with_name("curve.json").parent.with_name("digits-lenet.dfme.500-labels.s0") / "curve.json"
+    (given,) = read_json(curve)
+    write_json(curve, [{**given, "steps": 12, "fitted": 0.4, "commonest": 0.39}])
+    page = page_of(run)
+    assert "‡: at least one student did not learn the labels it was given" in page
+    assert "\\u2021 did not learn its labels" in page or "‡ did not learn its labels" in page
+    assert "12 steps; right about 40 % of what was asked, the commonest answer about 39 %" in page
+    assert r"$^\ddagger$" in (run / "tables/digits-lenet.labels.float.tex").read_text()
+
+
 def test_a_cell_whose_curve_is_broken_counts_as_failed_and_the_others_are_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     (tmp_path / DONE).with_name("curve.json").write_text("[{")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -10,13 +11,15 @@ Listing = tuple[list[str], list[list[object]]]
 
 
 def methods() -> Listing:
-    """Each method: its paper, the answers it learns from, its protocol, what data it needs, whence its defaults."""
-    from methods import METHODS
+    """Each method: its paper, what answers and images it works with, its protocol, its data, whence its defaults."""
+    from methods import METHODS, inputs_of
 
-    return ["method", "paper", "answers", "protocol", "data", "defaults"], [
-        [name, _first_line(module), " ".join(module.ANSWERS), module.PROTOCOL, module.DATA, _first_line(module.Config)]
-        for name, module in METHODS.items()
-    ]
+    def row(name: str, module: ModuleType) -> list[object]:
+        terms = " ".join(module.ANSWERS), " ".join(inputs_of(module)), module.PROTOCOL, module.DATA
+        return [name, _first_line(module), *terms, _first_line(module.Config)]
+
+    columns = ["method", "paper", "answers", "images", "protocol", "data", "defaults"]
+    return columns, [row(name, module) for name, module in METHODS.items()]
 
 
 def tasks() -> Listing:

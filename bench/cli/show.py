@@ -12,6 +12,7 @@ from rich.table import Table
 from bench.grids.estimate import Estimate
 from bench.grids.plan import Planned
 from results.report.style import short
+from results.report.tables import UNLEARNT
 
 if TYPE_CHECKING:
     from bench.tuning.outcome import Outcome
@@ -76,8 +77,9 @@ def _plan_table(planned: Sequence[Planned]) -> Table:
     rows: dict[tuple[str, ...], list[Planned]] = {}
     for (_, *track), items in on_a_task.items():
         budgets = " ".join(short(n) for n in sorted({n for item in items for n in item.budgets}))
-        rows.setdefault((*track, budgets, str(len({item.seed for item in items}))), []).extend(items)
-    table = Table("method", "answers", "inputs", "protocol", "budgets", "seeds", "tasks", "runs", box=None)
+        replicates = (str(len({item.teacher_seed for item in items})), str(len({item.seed for item in items})))
+        rows.setdefault((*track, budgets, *replicates), []).extend(items)
+    table = Table("method", "answers", "inputs", "protocol", "budgets", "teachers", "seeds", "tasks", "runs", box=None)
     for row, items in rows.items():
         tasks, states = list(dict.fromkeys(item.task for item in items)), Counter(item.state for item in items)
         names = ", ".join(tasks) if len(tasks) < 3 else str(len(tasks))
@@ -89,7 +91,10 @@ def summary(frame: pd.DataFrame) -> list[Table]:
     """One table for each task and track: method x budget, each with mean, spread, n, queries spent, distinct images."""
     tables = []
     for (task, answers, inputs), track in frame.groupby(["task", "answers", "inputs"], sort=False):
-        title = f"{task}, {answers}, {inputs} inputs: test accuracy % ± spread over seeds"
+        several = track["teachers"].max() > 1
+        over = "teachers, of means over seeds" if several else "seeds"
+        title = f"{task}, {answers}, {inputs} inputs: test accuracy % ± spread over {over}"
+        title += "; ‡ did not learn its labels" if track["unlearnt"].any() else ""
         table = Table("method", "protocol", "budget", "accuracy", "n", "agreement", "spent", "distinct", title=title)
         table.title_justify = "left"
         previous = None
@@ -99,7 +104,7 @@ def summary(frame: pd.DataFrame) -> list[Table]:
                 row["method"] if new else "",
                 row["protocol"] if new else "",
                 short(row["budget"]),
-                _percent(row["accuracy"], row["spread"]),
+                _percent(row["accuracy"], row["spread"]) + (UNLEARNT if row["unlearnt"] else ""),
                 str(row["n"]),
                 _percent(row["agreement"], row["agreement_spread"]),
                 f"{row['queries']:,.0f}",

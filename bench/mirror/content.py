@@ -60,7 +60,7 @@ def ended_cells(entries: list[Entry], folder: Path, versions: Mapping[str, Versi
 
 
 def mean_curves(run: Path, entries: list[Entry], versions: Mapping[str, Versions]) -> list[Content]:
-    """The mean over seeds of each task, method, answers and inputs, at step = queries; the run's first comes last."""
+    """The mean of each task, method, answers and inputs, at step = queries; the run's first comes last."""
     table = curves.summary(curves.points(run, versions))
     first = {curve_of(entry): entry for entry in reversed(entries)}
     found = []
@@ -71,7 +71,8 @@ def mean_curves(run: Path, entries: list[Entry], versions: Mapping[str, Versions
         tags = {
             **_facts(entry),
             "protocol": ", ".join(rows["protocol"].unique()),
-            "seeds": _range(rows["n"]),
+            "teachers": _range(rows["teachers"]),
+            "runs": _range(rows["runs"]),
             "bench.shows": "curve",
         }
         metrics = [
@@ -98,6 +99,7 @@ def _cell(entry: Entry, budget: int, folder: Path, state: CellState) -> Content:
     tags = {
         **_facts(entry),
         "protocol": entry.protocol,
+        "teacher_seed": str(entry.teacher_seed),
         "seed": str(entry.seed),
         "budget": str(budget),
         "state": state.name,
@@ -111,13 +113,14 @@ def _cell(entry: Entry, budget: int, folder: Path, state: CellState) -> Content:
         state, points = CellState("failed", reason=str(error)), []
         tags["state"] = "failed"
     for point in {point["spent"]: point for point in points}.values():  # two marks may be met in one round
-        figures: dict[str, Any] = {name: point.get(name) for name in ("accuracy", "agreement", "distinct")}
+        names = ("accuracy", "agreement", "distinct", "fitted", "steps")
+        figures: dict[str, Any] = {name: point.get(name) for name in names}
         metrics += [(name, value, point["spent"]) for name, value in figures.items() if value is not None]
     if state.totals:
         metrics += [("spent", state.totals.spent, 0), ("seconds", state.totals.seconds, 0)]
     if state.reason:
         tags["reason"] = state.reason[:LONGEST]
-    name = f"{entry.method} {entry.task} {budget} {entry.answers} s{entry.seed}"
+    name = f"{entry.method} {entry.task} {budget} {entry.answers} t{entry.teacher_seed} s{entry.seed}"
     seconds = state.totals.seconds if state.totals else 0.0
     return Content(name, tags, metrics, _settings(entry), ENDINGS[state.name], seconds, folder)
 
@@ -141,5 +144,5 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _range(n: Any) -> str:
-    """How many seeds: `3`, or `1 to 3` where points differ."""
+    """How many: `3`, or `1 to 3` where points differ."""
     return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"

@@ -72,7 +72,12 @@ def _told(row: dict[Any, Any], column: str, prefix: str) -> str:
         return "-"
     spread = row[f"{prefix}spread"]
     mean = f"{100 * row[column]:.1f} %" + ("" if pd.isna(spread) else f" ± {100 * spread:.1f}")
-    return f"{mean}, n = {row['n']}<br>{row['budget']:,} queries, {row['queries']:,.0f} spent"
+    told = f"{mean}, n = {row['n']}<br>{row['budget']:,} queries, {row['queries']:,.0f} spent"
+    if pd.isna(row["fitted"]):
+        return told
+    share, commonest = (f"{100 * row[name]:.0f} %" for name in ("fitted", "commonest"))
+    told += f"<br>{row['steps']:,} steps; right about {share} of what was asked, the commonest answer about {commonest}"
+    return told + ("<br><b>‡ did not learn its labels</b>" if row["unlearnt"] else "")
 
 
 def _band(rows: pd.DataFrame, label: str, colour: str, clear: float) -> _Trace:
