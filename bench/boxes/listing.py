@@ -24,16 +24,20 @@ COLUMNS = ["teacher", "state", "hash", "validation %", "test %", "expected %", "
 class Line:
     """What is said of one teacher. wrong: whether it is not what its record says."""
 
-    teacher: str
-    kind: str
+    task: Task
     state: str
     record: TeacherRecord | None = None
     note: str = ""
     wrong: bool = False
 
+    @property
+    def teacher(self) -> str:
+        """Its name."""
+        return name_of(self.task)
+
     def cells(self) -> list[str]:
         """In the order of COLUMNS."""
-        expected = EXPECTED.get(self.kind)
+        expected = EXPECTED.get(kind_of(self.task))
         aim = f"{100 * expected.accuracy:.2f} ({expected.source})" if expected else ""
         if self.record is None:
             return [self.teacher, self.state, "", "", "", aim, self.note]
@@ -58,31 +62,31 @@ def trainable(chosen: Mapping[str, Task], root: Path, data_folder: Path, *, gpu:
     }
 
 
-def _line(name: str, task: Task, root: Path, data_folder: Path, *, gpu: bool) -> Line:
+def _line(task: Task, root: Path, data_folder: Path, *, gpu: bool) -> Line:
     """What is on record of a teacher, or why there is none."""
     description = teachers.description_of(task, root)
     if description is None:
         reason = obstacle(task, data_folder, gpu)
-        return Line(name, kind_of(task), "cannot run here" if reason else "missing", note=reason or "")
+        return Line(task, "cannot run here" if reason else "missing", note=reason or "")
     state = "from elsewhere" if "weights" in description.origin else "trained"
-    return Line(name, kind_of(task), state, description.record, _shortfall(kind_of(task), description.record))
+    return Line(task, state, description.record, _shortfall(task, description.record))
 
 
-def _check(name: str, task: Task, record: TeacherRecord, root: Path, data_folder: Path, device: torch.device) -> Line:
+def _check(task: Task, record: TeacherRecord, root: Path, data_folder: Path, device: torch.device) -> Line:
     """Whether a teacher on record has the hash and the accuracies that it should."""
     if reason := sources.missing(task.dataset, data_folder):
-        return Line(name, kind_of(task), "cannot check here", record, reason)
+        return Line(task, "cannot check here", record, reason)
     try:
         found = teachers.examine(teachers.load(task, root, device), sources.load(task.dataset, data_folder))
     except UsageError as error:
-        return Line(name, kind_of(task), "wrong", record, str(error), wrong=True)
+        return Line(task, "wrong", record, str(error), wrong=True)
     for split, on_record, measured in (
         ("validation", record.validation_accuracy, found.validation_accuracy),
         ("test", record.test_accuracy, found.test_accuracy),
     ):
         if abs(on_record - measured) > SAME:
-            return Line(name, kind_of(task), "wrong", record, f"{split} accuracy is {100 * measured:.2f} %", wrong=True)
-    return Line(name, kind_of(task), "right", record, _shortfall(kind_of(task), record))
+            return Line(task, "wrong", record, f"{split} accuracy is {100 * measured:.2f} %", wrong=True)
+    return Line(task, "right", record, _shortfall(task, record))
 
 
 def lines(
@@ -92,19 +96,19 @@ def lines(
     if check_on:
         set_precision()  # in which the accuracies on record were measured
     found = []
-    for name, task in chosen.items():
+    for task in chosen.values():
         try:
-            line = _line(name, task, root, data_folder, gpu=gpu)
+            line = _line(task, root, data_folder, gpu=gpu)
         except UsageError as error:
-            line = Line(name, kind_of(task), "wrong", note=str(error), wrong=True)
+            line = Line(task, "wrong", note=str(error), wrong=True)
         if check_on and line.record:
-            line = _check(name, task, line.record, root, data_folder, torch.device(check_on))
+            line = _check(task, line.record, root, data_folder, torch.device(check_on))
         found.append(line)
     return found
 
 
-def _shortfall(kind: str, record: TeacherRecord) -> str:
-    expected = EXPECTED.get(kind)
+def _shortfall(task: Task, record: TeacherRecord) -> str:
+    expected = EXPECTED.get(kind_of(task))
     if expected is None or record.test_accuracy >= expected.accuracy - SHORT_BY:
         return ""
     return f"{100 * (expected.accuracy - record.test_accuracy):.1f} points short of what is expected"

@@ -51,11 +51,8 @@ RECIPES = {
     "cifar100": Recipe(epochs=100, lr=0.1, augment="crop_flip", crop_padding=4),
     "tinyimagenet": Recipe(epochs=60, lr=0.1, augment="crop_flip", crop_padding=8),
     "imagenet12": Recipe(epochs=100, lr=0.1, augment="crop_flip", crop_padding=8),
-    # DIP-KD's LeNet-5, as its first author's released code trains it (votrinhan88/divbfkd): 100 epochs, constant rate.
-    "mnist32": (
-        dip_kd := Recipe(epochs=100, lr=0.01, batch_size=100, schedule="constant", nesterov=False, normalise=False)
-    ),
-    "fmnist32": dip_kd,
+    "mnist32": DIP_KD,
+    "fmnist32": DIP_KD,
     "folder": Recipe(epochs=100, augment="crop_flip", crop_padding=4),  # every image folder
 }
 

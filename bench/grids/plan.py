@@ -247,14 +247,15 @@ def _config(label: str, entry: Entry, names: tuple[str, ...]) -> tuple[str, str]
 def _budgets(grid: Grid, method: str, entry: Entry) -> Iterable[tuple[Budget, tuple[int, ...], str]]:
     """The budgets to run a method under, each with the points it answers for and the protocol of those."""
     shared = METHODS[method].PROTOCOL == "anytime" and not grid.per_budget
-    budgets, tracks = entry.budgets or grid.budgets, entry.answers
-    for answers in (kind for kind in grid.answers if kind in tracks and kind in METHODS[method].ANSWERS):
+    budgets = entry.budgets or grid.budgets
+    largest = max(budgets)
+    for answers in (kind for kind in grid.answers if kind in entry.answers and kind in METHODS[method].ANSWERS):
         for inputs in (kind for kind in grid.inputs if kind in inputs_of(METHODS[method])):
-            along = tuple(n for n in budgets if shared and (n in MARKS or n == max(budgets)))
+            along = tuple(n for n in budgets if shared and (n in MARKS or n == largest))
             for queries in (n for n in budgets if n not in along):
                 yield Budget(queries, answers, inputs), (queries,), "per_budget"
             if along:
-                yield Budget(max(budgets), answers, inputs), along, "anytime"
+                yield Budget(largest, answers, inputs), along, "anytime"
 
 
 def _exclusion(rule: dict[str, str]) -> dict[str, str]:
