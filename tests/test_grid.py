@@ -10,6 +10,7 @@ from support import CPU, digits_cell
 
 from bench.cells.cell import Cell
 from bench.cells.run import run_cell
+from bench.cli.runs import NOT_RUNS
 from bench.errors import UsageError
 from bench.grids import definition as grids
 from bench.grids import plan as plans
@@ -216,6 +217,8 @@ seeds: 1
         ),
         (GOOD, "description: a part\nof: papper\nfilters: {}", "unknown grid 'papper'; did you mean paper"),
         (GOOD, "description: a part\nof: digits\nfilters: {tasks: [a]}", "filters.tasks"),
+        (GOOD, "description: a part\nof: digits\ntasks: [mnist-lenett]", "unknown task 'mnist-lenett'; did you mean"),
+        (GOOD, "description: a part\nof: digits\nbudgets: [0]", "budget 0: wanted a whole number"),
         ("seeds: 1", "seeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
         ("seeds: 1", "seeds: 1000000000", "seeds 1000000000: wanted those below 1,000"),
         ("seeds: 1", "seeds: [5, 1000]", "wanted those below 1,000"),
@@ -233,6 +236,17 @@ def test_a_bad_grid_file_is_told_in_one_line(tmp_path: Path, good: str, bad: str
         planned(grids.load(written(tmp_path, text))[1])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_grid_of_another_has_its_methods_on_tasks_and_budgets_of_its_own() -> None:
+    whole, other = grids.load("mnist-low")[1], grids.load("fmnist-low")[1]
+    assert other.methods == whole.methods
+    assert other.tasks == ["fmnist-lenet5", "fmnist-lenet"]
+    assert other.budgets == [1_000, 5_000, 25_000]
+
+
+def test_no_shipped_grid_has_a_name_that_its_run_could_not_have() -> None:
+    assert not NOT_RUNS & set(grids.shipped())
 
 
 def test_an_unknown_grid_is_told_the_nearest() -> None:

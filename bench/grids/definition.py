@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from bench import strict_yaml
 from bench.errors import UsageError, one_line, unknown
@@ -14,6 +14,13 @@ from budgets import Answers, Inputs, parse_queries
 
 SHIPPED = Path(__file__).with_name("shipped")
 SEEDS = 1_000  # grids have those below; of trials and of held-out images they lie above
+
+
+def _parse_budgets(budgets: Any) -> Any:
+    return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
+
+
+Queries = Annotated[list[int], BeforeValidator(_parse_budgets)]
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
@@ -29,13 +36,8 @@ class Entry(BaseModel, frozen=True, extra="forbid"):
     config: dict[str, Any] = {}
     answers: list[Answers] = list(get_args(Answers))
     tasks: list[str] = ["*"]
-    budgets: list[int] = []
+    budgets: Queries = []
     where: dict[str, dict[str, Any]] = {}
-
-    @field_validator("budgets", mode="before")
-    @classmethod
-    def _parse_budgets(cls, budgets: Any) -> Any:
-        return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
 
 
 class Grid(BaseModel, frozen=True, extra="forbid"):
@@ -49,7 +51,7 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
     description: str
     tasks: list[str] = Field(min_length=1)
     methods: dict[str, Entry] = Field(min_length=1)
-    budgets: list[int] = Field(min_length=1)
+    budgets: Queries = Field(min_length=1)
     answers: list[Answers] = list(get_args(Answers))
     inputs: list[Inputs] = ["float"]
     seeds: list[int] = Field(min_length=1)
@@ -63,11 +65,6 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
     def _bare_names(cls, methods: Any) -> Any:
         return {name: entry or {} for name, entry in methods.items()} if isinstance(methods, dict) else methods
 
-    @field_validator("budgets", mode="before")
-    @classmethod
-    def _parse_budgets(cls, budgets: Any) -> Any:
-        return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
-
     @field_validator("seeds", mode="before")
     @classmethod
     def _parse_seeds(cls, seeds: Any) -> Any:
@@ -75,11 +72,16 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 
 
 class Part(BaseModel, frozen=True, extra="forbid"):
-    """A file that stands for a part of another grid: what the filters, axis -> globs, leave of it."""
+    """A file that stands for another grid: what the filters, axis -> globs, leave of it.
+
+    tasks, budgets: in place of those of the other grid.
+    """
 
     description: str
     of: str
-    filters: dict[Literal["task", "dataset", "method", "budget"], list[str]]
+    filters: dict[Literal["task", "dataset", "method", "budget"], list[str]] = {}
+    tasks: list[str] = []
+    budgets: Queries = []
 
 
 def load(name: str, above: tuple[str, ...] = ()) -> tuple[str, Grid]:
@@ -112,12 +114,16 @@ def parse(content: dict[str, Any], origin: str) -> Grid:
 
 
 def _part(part: Part, above: tuple[str, ...]) -> Grid:
-    """The part as a grid; UsageError for a filter that fits nothing, and for a part of itself."""
+    """The part as a grid; UsageError for a filter that fits nothing, an unknown task, and for a part of itself."""
     if part.of in above:
         raise UsageError(f"grid {above[-1]} is a part of itself: {' of '.join((*above, part.of))}")
     _, whole = load(part.of, above)
     filters: Mapping[str, list[str]] = {str(axis): globs for axis, globs in part.filters.items()}
-    return narrowed(whole, filters).model_copy(update={"description": part.description})
+    named = {"tasks": part.tasks, "budgets": part.budgets}
+    replaced = {key: values for key, values in named.items() if values}
+    for task in part.tasks:
+        task_of(task)
+    return narrowed(whole, filters).model_copy(update={"description": part.description, **replaced})
 
 
 def narrowed(grid: Grid, filters: Mapping[str, list[str]]) -> Grid:
