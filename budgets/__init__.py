@@ -1,9 +1,11 @@
 """What a method may ask of the teacher, and the meter that counts it."""
 
-from budgets.budget import PRESETS, Answers, Budget, BudgetError, Inputs, Preset, parse_queries
+from budgets.answers import KINDS, Answers, kind_of
+from budgets.budget import PRESETS, Budget, BudgetError, Inputs, Preset, parse_queries
 from budgets.oracle import BudgetExhausted, Oracle
 
 __all__ = [
+    "KINDS",
     "PRESETS",
     "Answers",
     "Budget",
@@ -12,5 +14,6 @@ __all__ = [
     "Inputs",
     "Oracle",
     "Preset",
+    "kind_of",
     "parse_queries",
 ]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
 
-Answers = Literal["labels", "probs"]
+from budgets.answers import Answers, AnswersError, kind_of
+
 Inputs = Literal["float", "uint8"]
 
 MOST = 10**12  # queries: more is a slip of the hand
@@ -22,7 +23,8 @@ class Budget:
     """A number of queries under fixed terms.
 
     queries: images that may be sent to the teacher; a repeated image is a query again.
-    answers: what one answer reveals, the top-1 class (`labels`) or all class probabilities (`probs`).
+    answers: what one answer reveals, such as the top-1 class (`labels`) or all class probabilities (`probs`);
+        answers.py has the others.
     inputs: `float` images in [0, 1], or `uint8`, where the oracle rounds to the 256 levels that a
         real image API receives.
     """
@@ -36,12 +38,12 @@ class Budget:
             raise BudgetError(f"budget {self.queries!r}: wanted a whole number of queries, 1 or more")
         if self.queries > MOST:
             raise BudgetError(f"budget {_short(self.queries)}: wanted {MOST:,} queries at most")
-        for name, value, known in (
-            ("answers", self.answers, get_args(Answers)),
-            ("inputs", self.inputs, get_args(Inputs)),
-        ):
-            if value not in known:
-                raise BudgetError(f"{name} {value!r}: wanted one of {', '.join(known)}")
+        try:
+            kind_of(self.answers)
+        except AnswersError as error:
+            raise BudgetError(str(error)) from error
+        if self.inputs not in get_args(Inputs):
+            raise BudgetError(f"inputs {self.inputs!r}: wanted one of {', '.join(get_args(Inputs))}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgets.answers import reveal
 from budgets.budget import Budget
 
 RESULTS = 1  # of the meter: what is counted, sent and answered
@@ -20,7 +21,8 @@ class BudgetExhausted(Exception):
 class Oracle:
     """Answers batches of images and charges each image, repeats included, before it is sent.
 
-    ask: float images N x C x H x W in [0, 1] -> class probabilities N x K.
+    ask: float images N x C x H x W in [0, 1] -> class probabilities N x K, NaN where the black box reveals none, or the
+    top-1 classes of N, where it reveals no more.
     shape, classes: (C, H, W) and K, what the documentation of an image API would tell.
     """
 
@@ -64,17 +66,17 @@ class Oracle:
     def __call__(self, images: Tensor) -> Tensor:
         """Ask the teacher about float images N x C x H x W in [0, 1].
 
-        Returns the top-1 classes, int64 of N, or the probabilities, float of N x K, as the budget
-        says, without a gradient. Raises BudgetExhausted when the budget does not cover all N, and
+        Returns the top-1 classes, int64 of N, or the probabilities, float of N x K, as the budget says (NaN where it
+        reveals none), without a gradient. Raises BudgetExhausted when the budget does not cover all N, and
         ValueError for what no image API would take; neither charges anything.
         """
         sent = self._as_sent(images)
         if len(sent) > self.remaining:
             raise BudgetExhausted(f"{len(sent)} images asked, {self.remaining} of {self.budget.queries} queries left")
         self.__spent += len(sent)
-        self.__distinct.update(_fingerprints(sent))
-        probs = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach().clone()
-        return probs.argmax(dim=1) if self.budget.answers == "labels" else probs
+        self.__distinct.update(np.frombuffer(fingerprints(sent), dtype=np.int64).tolist())
+        answered = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach().clone()
+        return reveal(answered, self.budget.answers)
 
     def _as_sent(self, images: Tensor) -> Tensor:
         """A private copy of the images as they cross the wire: float32, or uint8 when the budget says so."""
@@ -100,8 +102,7 @@ class Oracle:
         self.__distinct = set(state["distinct"].tolist())
 
 
-def _fingerprints(sent: Tensor) -> list[int]:
-    """A 64-bit hash of each image's bytes."""
+def fingerprints(sent: Tensor) -> bytes:
+    """A 64-bit hash of each image's bytes, one after the other."""
     rows = sent.contiguous().cpu().numpy()
-    digests = b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
-    return [int(digest) for digest in np.frombuffer(digests, dtype=np.int64)]
+    return b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows)

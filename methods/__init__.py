@@ -3,7 +3,8 @@
 A method module has
 
 - a docstring: the paper with a link, the idea, and *Differs from* what was published or released;
-- `ANSWERS`: the kinds of answer it can learn from, `"labels"`, `"probs"` or both;
+- `ANSWERS`: the kinds of answer it can learn from: `"labels"`, `"probs"`, `"rounded"` (probabilities of few decimals),
+  and `"partial"` (NaN for the classes of which nothing was revealed);
 - `INPUTS`, if it cannot do with both: the kinds of image it can send, `"float"` or `"uint8"`;
 - `DATA`: `"none"`, or what it needs besides the oracle (`"train"`: the teacher's own training images,
   `"other"`: images of another data set);

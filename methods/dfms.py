@@ -48,7 +48,7 @@ from methods.run import Run
 from methods.search import Choice, Log
 from methods.shapes import random_shapes
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded")
 DATA = "none"
 PROTOCOL = "per_budget"
 RESULTS = 1

@@ -43,7 +43,7 @@ from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Choice, Log, Range
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded")
 DATA = "none"
 PROTOCOL = "per_budget"
 RESULTS = 2

@@ -45,7 +45,7 @@ from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Log, Range
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded")
 DATA = "none"
 PROTOCOL = "per_budget"
 RESULTS = 2

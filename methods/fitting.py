@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
-from torch import nn
+from torch import Tensor, nn
 
 from budgets import Oracle
 from methods.augment import Augment, augment
@@ -41,6 +41,16 @@ def optimizer_of(student: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
+def targets(answers: Tensor) -> Tensor:
+    """What a student is to give: the answers, where what was not revealed of an image is spread evenly over the classes
+    that nothing was said of."""
+    if not answers.is_floating_point():
+        return answers
+    hidden = answers.isnan()
+    left = (1 - answers.nansum(dim=1, keepdim=True)).clamp(min=0) / hidden.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(hidden, left, answers)
+
+
 def fit(
     student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, recipe: Recipe, run: Run, oracle: Oracle
 ) -> Iterator[dict[str, float]]:
@@ -55,7 +65,7 @@ def fit(
             if recipe.schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * share)) / 2
             views = augment(images, recipe.augment, recipe.crop_padding, run.rng)
-            loss = F.cross_entropy(student(views), oracle(views) if answers is None else answers)
+            loss = F.cross_entropy(student(views), targets(oracle(views) if answers is None else answers))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -41,7 +41,7 @@ from methods.pool import Pool, to_8_bits
 from methods.run import Run
 from methods.search import Choice, Log, Range
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded")
 DATA = "none"
 PROTOCOL = "anytime"
 RESULTS = 2

@@ -30,11 +30,12 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from budgets import Oracle
+from methods.fitting import targets
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
 from methods.search import Log, Range
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded", "partial")
 DATA = "other"
 PROTOCOL = "per_budget"
 RESULTS = 1
@@ -76,7 +77,7 @@ def train_pass(student: nn.Module, optimizer: torch.optim.SGD, pool: Pool, confi
     losses = []
     for images, answers in pool.batches(config.batch_size, run.rng):
         assert answers is not None, "all images are labelled before the first pass"
-        loss = F.cross_entropy(student(images), answers)
+        loss = F.cross_entropy(student(images), targets(answers))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -29,7 +29,7 @@ from methods.run import Run
 from methods.search import Choice, Log, Range
 from methods.shapes import random_shapes
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded", "partial")
 DATA = "none"
 PROTOCOL = "per_budget"
 RESULTS = 1

@@ -19,7 +19,7 @@ from methods.fitting import Recipe, fit, optimizer_of
 from methods.pool import Pool
 from methods.run import Run
 
-ANSWERS = ("labels", "probs")
+ANSWERS = ("labels", "probs", "rounded", "partial")
 DATA = "train"
 PROTOCOL = "per_budget"
 RESULTS = 1

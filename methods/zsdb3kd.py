@@ -41,7 +41,7 @@ from methods.pool import batch_sizes, to_8_bits
 from methods.run import Run
 from methods.search import Log, Range
 
-ANSWERS = ("labels", "probs")  # of probabilities it looks at the top-1 class only
+ANSWERS = ("labels", "probs", "rounded")  # of probabilities it looks at the top-1 class only
 INPUTS = ("float",)  # it moves by 1e-3 and halves to 2^-20, which 8 bits cannot show
 DATA = "none"
 PROTOCOL = "per_budget"

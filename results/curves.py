@@ -134,9 +134,10 @@ def efficiency(points: pd.DataFrame, teachers: Mapping[Met, float], roles: Mappi
 
 
 def teacher_accuracies(record: RunRecord) -> dict[Met, float]:
-    """The test accuracy of each teacher that is trained."""
+    """The test accuracy of each teacher of which it is known."""
     teachers = ((task, seed, found) for task, by_seed in record.teachers.items() for seed, found in by_seed.items())
-    return {(task, seed): teacher.test_accuracy for task, seed, teacher in teachers if teacher}
+    known = ((task, seed, teacher.test_accuracy) for task, seed, teacher in teachers if teacher)
+    return {(task, seed): accuracy for task, seed, accuracy in known if accuracy is not None}
 
 
 def _state(
@@ -166,7 +167,7 @@ def _row(entry: Entry, state: CellState) -> dict[str, Any]:
 def _points(folder: Path, entry: Entry) -> Iterator[dict[str, Any]]:
     best, anytime = 0.0, entry.protocol == "anytime"
     for point in read(folder / "curve.json", list[Point]):
-        best = max(best, point["accuracy"])
+        best = max(best, point.get("accuracy", float("nan")))
         if not anytime and point["budget"] not in entry.budgets:
             continue  # a point on the way stands for no run of its own
         yield {
@@ -178,8 +179,8 @@ def _points(folder: Path, entry: Entry) -> Iterator[dict[str, Any]]:
             "distinct": point["distinct"],
             "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
             "round": point["round"],
-            "accuracy": point["accuracy"],
-            "agreement": point["agreement"],
+            "accuracy": point.get("accuracy", float("nan")),
+            "agreement": point.get("agreement", float("nan")),
             "optimistic": best if anytime else float("nan"),
             **{key: point.get(key) for key in ("steps", "fitted", "commonest")},
             **{key: value for key, value in point.items() if key not in POINT},

@@ -105,11 +105,12 @@ class Point(TypedDict):
 
 @dataclass(frozen=True)
 class TeacherRecord:
-    """What is known of a teacher without loading it: its content hash, accuracy on both held-out splits."""
+    """What is known of a teacher without loading it: its content hash, accuracy on both held-out splits; None where a
+    black box from elsewhere was not asked about the split, or nobody knows its labels."""
 
     hash: str
-    validation_accuracy: float
-    test_accuracy: float
+    validation_accuracy: float | None
+    test_accuracy: float | None
 
 
 @dataclass(frozen=True)

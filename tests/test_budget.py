@@ -79,7 +79,7 @@ def test_a_budget_of_one_query_is_a_budget() -> None:
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ({"answers": "logits"}, "answers 'logits': wanted one of labels, probs"),
+        ({"answers": "logits"}, "answers 'logits': wanted labels, probs, round-D"),
         ({"inputs": "uint16"}, "inputs 'uint16': wanted one of float, uint8"),
     ],
 )

@@ -12,7 +12,7 @@ from test_methods import SMALL
 from bench.boxes import teachers
 from bench.boxes.box import predict
 from bench.cells.cell import Cell, canonical_config
-from bench.cells.run import run_cell
+from bench.cells.run import How, run_cell
 from bench.provenance import set_precision
 from bench.tasks.data import sources
 from bench.tasks.table import task_of
@@ -54,7 +54,7 @@ def kill_after(rounds: int) -> object:
 def test_every_method_runs_on_a_gpu_and_goes_on_from_its_checkpoint(trained: Path, method: str) -> None:
     cell = cell_of(trained, method)
     with pytest.raises(Killed):
-        run_cell(cell, trained, NO_DATA, GPU, kill_after(2), checkpoint_seconds=0)  # type: ignore[arg-type]
+        run_cell(cell, trained, NO_DATA, GPU, kill_after(2), how=How(checkpoint_seconds=0))  # type: ignore[arg-type]
     run_cell(cell, trained, NO_DATA, GPU)
     done = read_json(trained / "cells" / cell.name() / "done.json")
     assert 0 < done["spent"] <= 300
@@ -71,7 +71,7 @@ def test_a_resumed_curve_is_that_of_a_run_that_never_stopped(trained: Path, meth
         folder = trained / "cells" / cell.name()
         if kills:
             with pytest.raises(Killed):
-                run_cell(cell, trained, NO_DATA, GPU, kill_after(kills), checkpoint_seconds=0)  # type: ignore[arg-type]
+                run_cell(cell, trained, NO_DATA, GPU, kill_after(kills), how=How(checkpoint_seconds=0))  # type: ignore[arg-type]
         run_cell(cell, trained, NO_DATA, GPU)
         curves.append(
             [(point["budget"], point["spent"], point["accuracy"]) for point in read_json(folder / "curve.json")]
@@ -87,7 +87,7 @@ def test_a_resumed_curve_is_that_of_a_run_that_never_stopped(trained: Path, meth
 def test_a_checkpoint_from_the_cpu_starts_over_with_a_line(trained: Path) -> None:
     cell, said = cell_of(trained, "noise"), list[str]()
     with pytest.raises(Killed):
-        run_cell(cell, trained, NO_DATA, CPU, kill_after(2), checkpoint_seconds=0)  # type: ignore[arg-type]
+        run_cell(cell, trained, NO_DATA, CPU, kill_after(2), how=How(checkpoint_seconds=0))  # type: ignore[arg-type]
     run_cell(cell, trained, NO_DATA, GPU, say=said.append)
     assert len(said) == 1
     assert "starts over" in said[0]

@@ -286,7 +286,7 @@ def test_a_plan_knows_what_is_done_failed_or_stale(trained: Path, monkeypatch: p
 def test_a_plan_of_a_hundred_thousand_cells_takes_under_two_seconds(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plans.teachers, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
+    monkeypatch.setattr(plans, "record_of", lambda *_: TeacherRecord("feedfacecafebeef", 0.99, 0.99))
     (trained / "cells" / "something").mkdir(parents=True)
     methods = {f"noise-{i}": {"method": "noise", "config": {"scales": i + 2}} for i in range(50)}
     definition = small(methods=methods, budgets=list(range(1, 101)), seeds=20, answers=["labels"])

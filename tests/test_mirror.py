@@ -23,7 +23,7 @@ from mlflow.entities import Run
 from support import CPU, QUICK
 
 from bench.cells.code import versions_of
-from bench.cells.run import run_cell
+from bench.cells.run import How, run_cell
 from bench.errors import UsageError
 from bench.grids.definition import Grid
 from bench.grids.plan import Planned, plan, record, runs_of
@@ -101,7 +101,7 @@ def finished_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) 
     for item in planned:
         assert item.cell
         kept = (item.label, item.budget.queries, item.seed) == ("noise", 100, 0)
-        run_cell(item.cell, root, NO_DATA, CPU, keep_student=kept)
+        run_cell(item.cell, root, NO_DATA, CPU, how=How(keep_student=kept))
     write_json(root / "tiny" / "run.json", plain(record("tiny", "", GRID, planned, root, ["run"])))
     report.write(root / "tiny")
     return root

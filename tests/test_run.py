@@ -20,7 +20,7 @@ from bench.boxes import box, teachers
 from bench.cells import assemble, checkpoint, run
 from bench.cells.cell import Cell
 from bench.cells.curve import MARKS
-from bench.cells.run import CellFailed, Interrupted, run_cell
+from bench.cells.run import CellFailed, How, Interrupted, run_cell
 from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.networks import Normalised
@@ -69,8 +69,8 @@ def test_a_cell_killed_between_rounds_ends_with_the_same_curve_as_one_left_alone
     other.mkdir()
     (other / "teachers").symlink_to(trained / "teachers")
     with pytest.raises(Killed):
-        run_cell(cell, other, NO_DATA, CPU, killed_after(rounds), checkpoint_seconds=0)
-    run_cell(cell, other, NO_DATA, CPU, checkpoint_seconds=0)
+        run_cell(cell, other, NO_DATA, CPU, killed_after(rounds), how=How(checkpoint_seconds=0))
+    run_cell(cell, other, NO_DATA, CPU, how=How(checkpoint_seconds=0))
     assert curve_of(other, cell) == curve_of(trained, cell)
     totals, undisturbed = (read_json(folder_of(root, cell) / "done.json") for root in (other, trained))
     assert {key: totals[key] for key in ("spent", "distinct", "rounds")} == {
@@ -80,7 +80,7 @@ def test_a_cell_killed_between_rounds_ends_with_the_same_curve_as_one_left_alone
 
 def _run_slowly(cell: Cell, root: Path) -> None:
     torch.set_num_threads(1)
-    run_cell(cell, root, NO_DATA, CPU, lambda *_: time.sleep(0.05), checkpoint_seconds=0)
+    run_cell(cell, root, NO_DATA, CPU, lambda *_: time.sleep(0.05), how=How(checkpoint_seconds=0))
 
 
 def test_a_process_killed_at_any_moment_loses_nothing_but_time(trained: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_resumed_cell_counts_on_and_keeps_its_sample_of_what_was_asked(trained
     for cell, kills in ((digits_cell(trained, "ideal", 300), 0), (digits_cell(trained, "ideal", 300), 3)):
         if kills:
             with pytest.raises(Killed):
-                run_cell(cell, trained, NO_DATA, CPU, killed_after(kills), checkpoint_seconds=0)
+                run_cell(cell, trained, NO_DATA, CPU, killed_after(kills), how=How(checkpoint_seconds=0))
         run_cell(cell, trained, NO_DATA, CPU)
         curves.append(curve_of(trained, cell))
         shutil.rmtree(folder_of(trained, cell))
@@ -238,7 +238,7 @@ def test_a_checkpoint_of_other_code_is_not_continued(trained: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(run, "versions_of", lambda _: {"method": 0})
         with pytest.raises(Killed):
-            run_cell(cell, trained, NO_DATA, CPU, killed_after(2), checkpoint_seconds=0)
+            run_cell(cell, trained, NO_DATA, CPU, killed_after(2), how=How(checkpoint_seconds=0))
     spent: list[int] = []
     run_cell(cell, trained, NO_DATA, CPU, lambda now, _: spent.append(now))
     assert spent[0] == 20
@@ -247,7 +247,7 @@ def test_a_checkpoint_of_other_code_is_not_continued(trained: Path, monkeypatch:
 def test_a_checkpoint_of_another_device_starts_over_and_says_so(trained: Path) -> None:
     cell = digits_cell(trained, "ideal", 240)
     with pytest.raises(Killed):
-        run_cell(cell, trained, NO_DATA, CPU, killed_after(2), checkpoint_seconds=0)
+        run_cell(cell, trained, NO_DATA, CPU, killed_after(2), how=How(checkpoint_seconds=0))
     file = folder_of(trained, cell) / "checkpoint.pt"
     state = torch.load(file, weights_only=True)
     torch.save({**state, "key": {**state["key"], "device": "cuda"}}, file)
@@ -314,7 +314,7 @@ def test_a_loaded_checkpoint_is_let_go(trained: Path, monkeypatch: pytest.Monkey
 
     cell = digits_cell(trained, "ideal", 290)
     with pytest.raises(Killed):
-        run_cell(cell, trained, NO_DATA, CPU, killed_after(3), checkpoint_seconds=0)
+        run_cell(cell, trained, NO_DATA, CPU, killed_after(3), how=How(checkpoint_seconds=0))
     original, loaded = checkpoint.load, []
 
     def load(*arguments: object) -> tuple[object, str]:
@@ -368,7 +368,7 @@ def test_a_teacher_that_is_not_the_planned_one_fails_the_cell(trained: Path) -> 
 
 def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(trained: Path) -> None:
     cell = digits_cell(trained, "noise", 90)
-    run_cell(cell, trained, NO_DATA, CPU, keep_student=True)
+    run_cell(cell, trained, NO_DATA, CPU, how=How(keep_student=True))
     student = student_of(task_of("digits-lenet"))
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
     test = sources.load("digits", NO_DATA).test

@@ -465,7 +465,7 @@ def test_a_grid_is_tuned_with_the_same_trials_for_each_method(home: Path, capsys
         (["noise", "--task", "digits-lenett", "--budget", "100"], "unknown task 'digits-lenett'"),
         (["noise", "--task", "digits-lenet", "--budget", "0"], "budget '0': wanted a whole number"),
         (["noise", *TASK, "--set", "recipe.lrr=1"], "unknown key 'recipe.lrr'"),
-        (["noise", *TASK, "--answers", "logits"], "answers.0: Input should be 'labels' or 'probs', given 'logits'"),
+        (["noise", *TASK, "--answers", "logits"], "answers 'logits': wanted labels, probs, round-D"),
         (["noise", *TASK, "--trials", "0"], "Invalid value for '--trials'"),
         (["noise", *TASK, "--objective", "accuracy"], "unknown objective 'accuracy'"),
         (["noise", *TASK, "--objective", "transfer"], "transfer, and no other, wants a proxy task"),

@@ -41,7 +41,8 @@ class Line:
         aim = f"{100 * expected.accuracy:.2f} ({expected.source})" if expected else ""
         if self.record is None:
             return [self.teacher, self.state, "", "", "", aim, self.note]
-        reached = [f"{100 * share:.2f}" for share in (self.record.validation_accuracy, self.record.test_accuracy)]
+        measured = (self.record.validation_accuracy, self.record.test_accuracy)
+        reached = ["" if share is None else f"{100 * share:.2f}" for share in measured]
         return [self.teacher, self.state, self.record.hash, *reached, aim, self.note]
 
 
@@ -84,8 +85,8 @@ def _check(task: Task, record: TeacherRecord, root: Path, data_folder: Path, dev
         ("validation", record.validation_accuracy, found.validation_accuracy),
         ("test", record.test_accuracy, found.test_accuracy),
     ):
-        if abs(on_record - measured) > SAME:
-            return Line(task, "wrong", record, f"{split} accuracy is {100 * measured:.2f} %", wrong=True)
+        if on_record is None or measured is None or abs(on_record - measured) > SAME:
+            return Line(task, "wrong", record, f"{split} accuracy is {100 * (measured or 0.0):.2f} %", wrong=True)
     return Line(task, "right", record, _shortfall(task, record))
 
 
@@ -109,6 +110,6 @@ def lines(
 
 def _shortfall(task: Task, record: TeacherRecord) -> str:
     expected = EXPECTED.get(kind_of(task))
-    if expected is None or record.test_accuracy >= expected.accuracy - SHORT_BY:
+    if expected is None or record.test_accuracy is None or record.test_accuracy >= expected.accuracy - SHORT_BY:
         return ""
     return f"{100 * (expected.accuracy - record.test_accuracy):.1f} points short of what is expected"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from budgets.answers import top_1
 from results.store import write_bytes
 
 SHOWN = 16
@@ -30,12 +31,12 @@ class Asked:
         self._keys, self._images, self._labels = torch.empty(0), torch.empty(0), torch.empty(0)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Probabilities N x K for float images N x C x H x W in [0, 1]."""
+        """What it answers to float images N x C x H x W in [0, 1]."""
         some = images.detach()[:: max(1, len(images) // SHOWN)][:SHOWN].clone()
         self._latest = [*self._latest, *some][-SHOWN:]
-        probs = self._teacher(images)
-        self._keep(images.detach(), probs.argmax(dim=1))
-        return probs
+        answers = self._teacher(images)
+        self._keep(images.detach(), top_1(answers))
+        return answers
 
     def measure(self, student: nn.Module) -> dict[str, float]:
         """`fitted`: the share of the kept images on which a student in eval mode has the teacher's top-1; `commonest`:

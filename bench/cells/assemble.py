@@ -1,6 +1,7 @@
 """Where task, teacher, oracle, student and method of a cell meet, and what seeds them."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from bench.boxes import teachers
-from bench.boxes.box import black_box
+from bench.boxes.door import Door, open_door, record_of
+from bench.boxes.process import OwnProcess
 from bench.cells.asked import Asked
 from bench.cells.cell import Cell
 from bench.cells.exam import Exam, exam_of, sealed
+from bench.contract.plugins import Outside, load
 from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.students import student_of
@@ -28,8 +30,10 @@ RESULTS = 2  # of the runner: seeds, starts, who meets what, and when a point is
 
 @dataclass(frozen=True)
 class Parts:
-    """All that a running cell is made of. run: what the method is given besides the oracle and its student."""
+    """All that a running cell is made of. door: to the black box, to be closed at the end. run: what the method is
+    given besides the oracle and its student."""
 
+    door: Door
     method: ModuleType
     config: BaseModel
     exam: Exam
@@ -39,18 +43,32 @@ class Parts:
     run: Run
 
 
-def assemble(cell: Cell, root: Path, data_folder: Path, device: torch.device, saved: dict[str, Any] | None) -> Parts:
-    """The parts of a cell as they were when `saved` was saved, or fresh; UsageError for what is not there any more."""
+def assemble(
+    cell: Cell,
+    root: Path,
+    data_folder: Path,
+    device: torch.device,
+    saved: dict[str, Any] | None,
+    apart: Outside | None = None,
+) -> Parts:
+    """The parts of a cell as they were when `saved` was saved, or fresh; UsageError for what is not there any more.
+
+    apart: what the process of the black box is to load, if it has one of its own.
+    """
     task = task_of(cell.task, cell.teacher_seed)
     source, dataset = sources.source_of(task.dataset), sealed(sources.load(task.dataset, data_folder), cell)
-    teacher = teachers.load(task, root, device)
-    record = teachers.record_of(task, root)  # whose hash `load` has just compared with the weights
+    record = record_of(task, root)  # whose hash is compared with the weights when they are loaded
     if record is None or record.hash != cell.teacher:
         raise UsageError(f"the teacher of {cell.task} is no longer {cell.teacher}; plan again")
+    folder = root / "cells" / cell.name()
+    if apart is None:
+        door = open_door(task, folder, root, device)
+    else:
+        door = OwnProcess(task, cell.budget, folder, root, device, partial(load, apart))
     method = METHODS[cell.method]
     config = method.Config.model_validate_json(cell.config)
-    exam = exam_of(cell, dataset, teacher, root, device)
-    asked = Asked(black_box(teacher))
+    exam = exam_of(cell, dataset, door, root, device)
+    asked = Asked(door)
     oracle = Oracle(asked, cell.budget, shape=source.shape, classes=source.classes)
     # One seed for the weights, so that all methods start from the same student, another for the method.
     torch.manual_seed(cell.seed)
@@ -63,7 +81,8 @@ def assemble(cell: Cell, root: Path, data_folder: Path, device: torch.device, sa
         oracle.load_state_dict(saved["oracle"])
         asked.load_state_dict(saved["asked"])
         student.load_state_dict(saved["student"])
-    return Parts(method, config, exam, asked, oracle, student, run)
+        door.resume(oracle.spent)
+    return Parts(door, method, config, exam, asked, oracle, student, run)
 
 
 def _images(

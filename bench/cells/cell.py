@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.tasks.table import TASKS
-from budgets import Budget
+from budgets import Budget, kind_of
 from methods import METHODS, inputs_of
 
 SCHEMA = 1
@@ -37,7 +37,7 @@ class Cell:
             raise unknown("task", self.task, TASKS)
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
-        if self.budget.answers not in METHODS[self.method].ANSWERS:
+        if kind_of(self.budget.answers) not in METHODS[self.method].ANSWERS:
             raise UsageError(f"method {self.method} cannot learn from {self.budget.answers}")
         if self.budget.inputs not in inputs_of(METHODS[self.method]):
             raise UsageError(f"method {self.method} cannot work with {self.budget.inputs} images; its file says why")

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.boxes import teachers
-from bench.boxes.box import black_box, predict
+from bench.boxes.box import predict
+from bench.boxes.door import Door, open_door, record_of
 from bench.cells.cell import Cell
 from bench.errors import UsageError
 from bench.tasks.data import sources
@@ -52,11 +52,12 @@ def sealed(dataset: sources.Dataset, cell: Cell) -> sources.Dataset:
     return dataset if cell.exam == "test" else replace(dataset, test=SealedSplit())
 
 
-def exam_of(cell: Cell, dataset: sources.Dataset, teacher: nn.Module, root: Path, device: torch.device) -> Exam:
+def exam_of(cell: Cell, dataset: sources.Dataset, door: Door, root: Path, device: torch.device) -> Exam:
     """The exam that the cell names. On a split, the teacher's own answers pass no meter."""
     if cell.exam in {"test", "validation"}:
         split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
-        return Exam(split.images, {"accuracy": split.labels, "agreement": predict(teacher, split.images)})
+        answers = door.right(cell.exam, split.images)
+        return Exam(split.images, {"accuracy": split.labels} | ({} if answers is None else {"agreement": answers}))
     return _held_out(cell.exam, root, device)
 
 
@@ -66,14 +67,16 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     The images are what somebody without data has, multi-scale noise. They go through a meter of their
     own: all `queries` are charged to the study that asks for them. What is there is not asked again.
     """
-    teacher, source = teachers.load(task, root, torch.device("cpu")), sources.source_of(task.dataset)
-    name = f"agreement-{digest(f'{teachers.content_hash(teacher)} {queries} {inputs}')[:12]}"
+    record, source = record_of(task, root), sources.source_of(task.dataset)
+    assert record, "it is trained or examined before"
+    name = f"agreement-{digest(f'{record.hash} {queries} {inputs}')[:12]}"
     if _file(name, root).exists():
         return name
-    budget = Budget(queries, "labels", inputs)
-    oracle = Oracle(black_box(teacher), budget, shape=source.shape, classes=source.classes)
+    door = open_door(task, root / "held-out" / name, root, torch.device("cpu"))
+    oracle = Oracle(door, Budget(queries, "labels", inputs), shape=source.shape, classes=source.classes)
     images = to_8_bits(multiscale(queries, source.shape, SCALES, torch.Generator().manual_seed(SEED)))
     answers = torch.cat([oracle(batch) for batch in images.split(500)])
+    door.close()
     kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}
     write_with(_file(name, root), lambda file: torch.save(kept, file))
     return name

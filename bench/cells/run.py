@@ -4,16 +4,19 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from bench.boxes.process import OwnProcess, WentRound
 from bench.cells import checkpoint
 from bench.cells.assemble import Parts, assemble
 from bench.cells.cell import Cell
 from bench.cells.code import versions_of
 from bench.cells.curve import Curve, marks
 from bench.cells.steps import Steps
+from bench.contract.plugins import Outside
 from bench.errors import UsageError
 from bench.provenance import machine
 from budgets import BudgetExhausted
@@ -22,6 +25,22 @@ from results.store import lock, state_of, write_json
 
 Report = Callable[[int, dict[str, float]], None]
 ENDINGS = ((Totals, "done.json"), (Failure, "failed.json"), (Totals, "stopped.json"))
+
+
+@dataclass(frozen=True)
+class How:
+    """How a cell is run; nothing of it changes a result.
+
+    checkpoint_seconds: the least between two checkpoints. keep_student: whether the final student is kept. isolate:
+    whether its black box answers from a process of its own.
+    """
+
+    checkpoint_seconds: float = checkpoint.LEAST
+    keep_student: bool = False
+    isolate: bool = False
+
+
+AS_USUAL = How()
 
 
 class CellFailed(Exception):
@@ -47,12 +66,13 @@ def run_cell(
     report: Report = lambda *_: None,
     *,
     say: Callable[[str], None] = lambda _: None,
-    checkpoint_seconds: float = checkpoint.LEAST,
-    keep_student: bool = False,
+    how: How = AS_USUAL,
+    outside: Outside = (),
 ) -> None:
     """Run a cell to its end, from its checkpoint if it has one, and leave its files under `root`.
 
     report: told the queries spent and the method's figures after each round. say: told what a person should know.
+    outside: what a process must load to know the cell's task.
     Raises CellFailed where there is no result, results.store.Busy where another process is at it, and Stopped or
     Interrupted where `report` did.
     """
@@ -65,9 +85,10 @@ def run_cell(
         write_json(folder / "cell.json", plain(CellRecord(cell.identity(), versions)))
         running = None
         try:
-            running = _Running(cell, folder, root, data_folder, device, say)
-            running.play(report, checkpoint_seconds)
-            running.finish("done.json", keep_student=keep_student)
+            running = _Running(cell, folder, root, data_folder, device, say, tuple(outside) if how.isolate else None)
+            running.play(report, how.checkpoint_seconds)
+            running.check()
+            running.finish("done.json", keep_student=how.keep_student)
         except Stopped:
             assert running
             running.finish("stopped.json")
@@ -77,11 +98,14 @@ def run_cell(
             running.save()
             raise
         except (Exception, SystemExit) as error:  # a method may call sys.exit
-            expected = isinstance(error, UsageError | ValueError | CellFailed)
+            expected = isinstance(error, UsageError | ValueError | CellFailed | WentRound)
             reason = str(error) if expected else f"{type(error).__name__}: {error}"
             spent = running.parts.oracle.spent if running else 0
             write_json(folder / "failed.json", plain(Failure(reason, traceback.format_exc(), spent)))
             raise CellFailed(reason) from error
+        finally:
+            if running:
+                running.parts.door.close()
 
 
 def _discard(file: Path, kind: type) -> None:
@@ -99,7 +123,14 @@ class _Running:
     """A cell at work: its parts, its curve, and the time it took."""
 
     def __init__(
-        self, cell: Cell, folder: Path, root: Path, data_folder: Path, device: torch.device, say: Callable[[str], None]
+        self,
+        cell: Cell,
+        folder: Path,
+        root: Path,
+        data_folder: Path,
+        device: torch.device,
+        say: Callable[[str], None],
+        apart: Outside | None,
     ) -> None:
         self._cell, self._folder, self._device, self._started = cell, folder, device, time.monotonic()
         self._key = {**versions_of(cell.method), "device": device.type}
@@ -110,7 +141,7 @@ class _Running:
         if not saved:
             (folder / "curve.json").unlink(missing_ok=True)  # of an attempt that this one does not go on from
         self._seconds_before: float = saved["seconds"] if saved else 0.0
-        self.parts: Parts = assemble(cell, root, data_folder, device, saved)
+        self.parts: Parts = assemble(cell, root, data_folder, device, saved, apart)
         due = marks(self.parts.method.PROTOCOL, cell.budget.queries)
         earlier = saved["curve"] if saved else None
         parts = self.parts
@@ -132,6 +163,11 @@ class _Running:
         if not curve.progress.round:
             raise CellFailed(f"{self._cell.budget.queries} queries do not cover one round of {self._cell.method}")
         curve.finish()
+
+    def check(self) -> None:
+        """Raise WentRound where a black box apart has answered more than the meter here counted."""
+        if isinstance(self.parts.door, OwnProcess):
+            self.parts.door.check(self.parts.oracle.spent)
 
     def save(self) -> float:
         """Write a checkpoint; returns the seconds it took."""

@@ -6,12 +6,22 @@ import traceback
 
 import typer
 
-from bench.cli import check, lists, plan, report, run, status, sync, teachers, tune
+from bench.cli import check, lists, plan, report, run, serve, status, sync, teachers, tune
 from bench.cli.options import grouped
 from bench.errors import UsageError
 
 # torch, pandas, mlflow and seaborn take seconds to import: each command imports what it needs when it is given.
-COMMANDS = (run.run, plan.plan, status.status, report.report, sync.sync, teachers.teachers, tune.tune, check.check)
+COMMANDS = (
+    run.run,
+    plan.plan,
+    status.status,
+    report.report,
+    sync.sync,
+    teachers.teachers,
+    tune.tune,
+    check.check,
+    serve.serve,
+)
 
 app = typer.Typer(
     name="bench",

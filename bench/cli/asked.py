@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bench.boxes.described import Attached, Box, Endpoint, ModelFile, read
 from bench.cli.options import Selection
 from bench.contract import plugins
-from bench.executors.jobs import Outside
+from bench.contract.plugins import Outside
+from bench.errors import UsageError
 from bench.grids import definition
 from bench.grids.definition import Entry, Grid
 from bench.grids.plan import Planned, runs_of
@@ -36,6 +39,10 @@ def asked(selection: Selection) -> Asked:
     name, grid = definition.load(selection.grid)
     folders, globs = image_folder.split(selection.task or [])
     made = [image_folder.register(folder) for folder in folders]
+    if attached := _attached(selection, made or definition.narrowed(grid, {"task": globs}).tasks):
+        outside, globs, made = [*outside, *attached], [], [item.name for item in attached]
+        plugins.load(attached)
+        grid = grid.model_copy(update=_terms(grid, attached, selection))
     seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
     count = selection.teachers or grid.teachers
     extended = {
@@ -51,10 +58,33 @@ def asked(selection: Selection) -> Asked:
         "dataset": selection.dataset or [],
         "method": selection.method or [],
         "budget": selection.budget or [],
+        "answers": selection.answers or [],
         "teacher": [str(seed) for seed in range(count)],
         "seed": [str(seed) for seed in seeds],
     }
     return Asked(name, grid, runs, choose(runs, filters, selection.exclude or []), outside, remarks)
+
+
+def _attached(selection: Selection, tasks: list[str]) -> list[Attached]:
+    """The tasks with the black box and the student that the command line names; none, if it names neither."""
+    if selection.teacher and selection.blackbox:
+        raise UsageError("--teacher and --blackbox: wanted one of them")
+    box: Box | None = None
+    if selection.teacher:
+        box = read(selection.teacher, ModelFile)
+    elif selection.blackbox:
+        options = {"adapter": selection.adapter, "price": selection.price, "limit": selection.limit}
+        box = read(selection.blackbox, Endpoint, **options)
+    return [Attached(task, box, selection.student or "") for task in tasks if box or selection.student]
+
+
+def _terms(grid: Grid, attached: list[Attached], selection: Selection) -> dict[str, Any]:
+    """What of the grid another black box changes: tasks, one teacher of each, what can be sent, what is revealed."""
+    box, tasks = attached[0].box, {"tasks": [item.name for item in attached]}
+    if box is None:
+        return tasks
+    asked_for = [text for given in selection.answers or [] for text in given.split(",") if "*" not in text]
+    return {**tasks, "teachers": 1, "inputs": [box.inputs], "answers": list(dict.fromkeys([*grid.answers, *asked_for]))}
 
 
 def load_outside(files: list[Path] | None, tasks: list[str] | None) -> tuple[Outside, list[str]]:

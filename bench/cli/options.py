@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from bench.executors.local import Slot
 
 TASK_HELP = "Only these tasks; globs, repeatable or with commas. folder:PATH makes one of a folder of images."
+TEACHER_HELP = "A model of your own: TorchScript, ONNX, FILE.py:FUNCTION, or a YAML that describes it."
+BLACKBOX_HELP = "A model behind a URL, or a YAML that describes one."
 Words = list[str] | None
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with a method of your own.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
@@ -34,8 +36,15 @@ class Selection:
     seeds: Annotated[str | None, typer.Option("--seeds", help="How many seeds, or which: 5, or 3,4.")] = None
     teachers: Annotated[int | None, typer.Option("--teachers", min=1, help="How many teachers of each task.")] = None
     exclude: Annotated[Words, typer.Option("--exclude", help="Leave out AXIS=GLOB.")] = None
+    answers: Annotated[Words, typer.Option("--answers", help="Only these: labels, probs, or as round-2, top-5.")] = None
     settings: Annotated[Words, typer.Option("--set", help="METHOD.KEY=VALUE for every entry of that name.")] = None
     plugin: Plugins = None
+    teacher: Annotated[str | None, typer.Option("--teacher", help=TEACHER_HELP)] = None
+    blackbox: Annotated[str | None, typer.Option("--blackbox", help=BLACKBOX_HELP)] = None
+    adapter: Annotated[str | None, typer.Option("--adapter", help="Its protocol; bench list adapters.")] = None
+    price: Annotated[float | None, typer.Option("--price", min=0.0, help="Money for 1,000 queries.")] = None
+    limit: Annotated[float | None, typer.Option("--limit", min=0.0, help="Most money to spend.")] = None
+    student: Annotated[str | None, typer.Option("--student", help="FILE.py:FUNCTION that makes the student.")] = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Machine:
     silence: Annotated[
         float | None, typer.Option("--silence", min=0.01, help="End a run that reports nothing for so many minutes.")
     ] = None
+    isolate: Annotated[bool, typer.Option("--isolate", help="The black box answers from its own process.")] = False
     checkpoint: Annotated[float, typer.Option("--checkpoint", min=0.0, help="Least seconds between checkpoints.")] = (
         20.0
     )

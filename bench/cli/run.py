@@ -19,6 +19,7 @@ def run(
     mlflow: Tracking = None,
 ) -> None:
     """Run a grid, or what of it is missing, and report it."""
+    from bench.cells.run import How
     from bench.cli import show
     from bench.cli.asked import asked
     from bench.cli.plan import show_plan
@@ -51,8 +52,7 @@ def run(
         machine.out,
         machine.data,
         ask.outside,
-        keep_student=keep_students,
-        checkpoint_seconds=machine.checkpoint,
+        How(machine.checkpoint, keep_students, machine.isolate),
     )
     with Follower(folder, uri, lambda line: show.warning(console, line), versions_now()):
         work(console, "cells", jobs, machine)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli.board import Board
 from bench.cli.options import Machine
+from bench.contract.plugins import Outside
 from bench.errors import UsageError
 from bench.executors import jobs as made
 from bench.executors import local
@@ -47,7 +48,7 @@ def download_all(runs: Sequence[Planned], data: Path) -> None:
         sources.download(data_set, data)
 
 
-def prepare(console: "Console", runs: Sequence[Planned], outside: made.Outside, machine: Machine) -> None:
+def prepare(console: "Console", runs: Sequence[Planned], outside: Outside, machine: Machine) -> None:
     """Decode the data sets and train the teachers that the runs lack.
 
     UsageError for a data set that is broken; a teacher that fails is told, and its runs stay without a result.

@@ -20,6 +20,7 @@ from budgets import Answers, Budget, Inputs, Oracle
 QUERIES = 97  # no whole number of batches
 MORE = 300  # whole batches, three times as many
 KILLS = (1, 2, 3)
+EXAMPLES = {"rounded": "round-2", "partial": "top-3"}  # of answers of those kinds
 
 
 def parse_settings(method: ModuleType, given: Iterable[str]) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def check(method: ModuleType, settings: dict[str, Any] | None = None) -> list[st
     if unusable := faults(method):
         return unusable
     found: dict[str, str] = {}  # complaint -> where it was met first
-    for answers in method.ANSWERS:
+    for kind in method.ANSWERS:
+        answers = EXAMPLES.get(kind, kind)
         for where, complaint in _complaints(method, settings or {}, answers):
             found.setdefault(complaint, where)
     return [*describe(method), *(f"{where}: {complaint}" for complaint, where in found.items())]

@@ -1,12 +1,9 @@
 """What comes from outside the repository: methods, as files or a package's entry points, and image folders."""
 
-import importlib.util
 import inspect
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,23 +12,26 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from bench.boxes.described import Attached, attach
 from bench.errors import UsageError, one_line, told
+from bench.python_file import executed
 from bench.tasks import image_folder
 from bench.tasks.image_folder import Folder
-from budgets import Answers, Inputs
+from budgets import KINDS, Inputs
 from methods import METHODS
 
+Outside = Sequence[Path | Folder | Attached]  # what a process must load to know all methods and tasks; absolute paths
 GROUP = "bench.methods"  # [project.entry-points."bench.methods"]  NAME = "package.module"
 PARTS = ("ANSWERS", "DATA", "PROTOCOL", "Config", "distill")
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # it stands in names of folders, in globs and before the dot of --set
 
 
-def load(given: Iterable[Path | Folder] = ()) -> list[str]:
+def load(given: Outside = ()) -> list[str]:
     """Put the installed entry points and the given files into METHODS, under the entry's or the file's name.
 
-    A folder of images becomes a task. Returns remarks, one line each: what a plugin warned of, and which installed
-    methods are left out and why, since nobody asked for those. Raises UsageError, one line, for a given file that is
-    no method or has the name of one, and for what is no such folder.
+    A folder of images becomes a task, a black box the teacher of one. Returns remarks, one line each: what a plugin
+    warned of, and which installed methods are left out and why, since nobody asked for those. Raises UsageError, one
+    line, for a given file that is no method or has the name of one, and for what is no such folder.
     """
     remarks: list[str] = []
     for entry in entry_points(group=GROUP):
@@ -42,8 +42,10 @@ def load(given: Iterable[Path | Folder] = ()) -> list[str]:
     for item in given:
         if isinstance(item, Folder):
             image_folder.register(item)
+        elif isinstance(item, Attached):
+            attach(item)
         else:
-            remarks += _add(item.stem, f"plugin {item}", partial(_executed, item))
+            remarks += _add(item.stem, f"plugin {item}", partial(executed, item, "plugin"))
     return remarks
 
 
@@ -54,7 +56,7 @@ def installed() -> list[str]:
 
 def from_file(file: Path) -> ModuleType:
     """The method in a Python file; UsageError if it cannot be imported or is no method."""
-    return _method(f"plugin {file}", partial(_executed, file))[0]
+    return _method(f"plugin {file}", partial(executed, file, "plugin"))[0]
 
 
 def faults(method: ModuleType) -> list[str]:
@@ -65,8 +67,8 @@ def faults(method: ModuleType) -> list[str]:
     inputs = getattr(method, "INPUTS", get_args(Inputs))
     listed = isinstance(answers, list | tuple | set | frozenset) and bool(answers)
     wanted = {
-        f"ANSWERS is {answers!r}: wanted some of 'labels', 'probs'": listed
-        and all(kind in get_args(Answers) for kind in answers),
+        f"ANSWERS is {answers!r}: wanted some of {', '.join(map(repr, KINDS))}": listed
+        and all(kind in KINDS for kind in answers),
         f"INPUTS is {inputs!r}: wanted some of 'float', 'uint8'": isinstance(inputs, list | tuple)
         and bool(inputs)
         and all(kind in get_args(Inputs) for kind in inputs),
@@ -130,34 +132,3 @@ def _method(origin: str, imported: Callable[[], Any]) -> tuple[ModuleType, list[
         raise UsageError(f"{origin} is no method: {'; '.join(wrong)}")
     texts = dict.fromkeys(told(warning.message) for warning in caught if isinstance(warning.message, Warning))
     return method, [f"{origin} warns: {'; '.join(texts)}"] if texts else []
-
-
-def _executed(file: Path) -> ModuleType:
-    """The module in a file."""
-    spec = importlib.util.spec_from_file_location(f"bench_plugin_{file.stem}", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise UsageError(f"plugin {file}: wanted a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        with _neighbours(file.parent.resolve()):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    return module
-
-
-@contextmanager
-def _neighbours(folder: Path) -> Iterator[None]:
-    """Lets the files beside a plugin be imported meanwhile; forgotten then, they hide no other's of that name."""
-    path, before = list(sys.path), {name.partition(".")[0] for name in sys.modules}
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        for name in [name for name in sys.modules if name.partition(".")[0] not in before]:
-            if Path(getattr(sys.modules[name], "__file__", None) or "").parent == folder:
-                del sys.modules[name]

@@ -1,24 +1,21 @@
 """Jobs and what happens to them: what every executor takes and yields; and the makers of jobs from a plan."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
-from bench.boxes import teachers
+from bench.boxes import examined, teachers
 from bench.cells.cell import Cell
-from bench.cells.checkpoint import LEAST
-from bench.cells.run import run_cell
+from bench.cells.run import AS_USUAL, How, run_cell
 from bench.contract import plugins
+from bench.contract.plugins import Outside
 from bench.tasks.data import sources
-from bench.tasks.image_folder import Folder
 from bench.tasks.table import Task
 from results.records import Failure, plain
 from results.store import Busy, lock, write_json
-
-Outside = Sequence[Path | Folder]  # what a process must load by plugins.load; absolute paths
 
 
 class Report(Protocol):
@@ -72,21 +69,25 @@ def teacher_jobs(missing: dict[str, Task], root: Path, data_folder: Path, outsid
     return [Job(f"teacher {name}", train_teacher, (task, *places)) for name, task in missing.items()]
 
 
+def box_jobs(boxes: dict[str, Task], root: Path, data_folder: Path, outside: Outside = ()) -> list[Job]:
+    """One job for each black box from elsewhere; it reports the share of the test images that are answered."""
+    places = (root.resolve(), data_folder.resolve(), outside)
+    return [Job(f"black box {name}", examine_box, (task, *places)) for name, task in boxes.items()]
+
+
 def cell_jobs(
     cells: Iterable[Cell],
     root: Path,
     data_folder: Path,
     outside: Outside = (),
-    *,
-    keep_student: bool = False,
-    checkpoint_seconds: float = LEAST,
+    how: How = AS_USUAL,
 ) -> list[Job]:
     """One job for each cell, largest budgets first, so that no long one is left to the end."""
     named = {cell.name(): cell for cell in cells}
     largest_first = sorted(named.items(), key=lambda item: -item[1].budget.queries)
     places = (root.resolve(), data_folder.resolve(), outside)
     return [
-        Job(name, work_on_cell, (cell, *places, keep_student, checkpoint_seconds), size=cell.budget.queries, saves=True)
+        Job(name, work_on_cell, (cell, *places, how), size=cell.budget.queries, saves=True)
         for name, cell in largest_first
     ]
 
@@ -111,28 +112,26 @@ def train_teacher(
     teachers.train(task, root, data_folder, device, report)
 
 
+def examine_box(
+    task: Task, root: Path, data_folder: Path, outside: Outside, device: torch.device, report: Report
+) -> None:
+    """The job of a black box from elsewhere."""
+    plugins.load(outside)
+    examined.examine(task, root, data_folder, device, report)
+
+
 def work_on_cell(
     cell: Cell,
     root: Path,
     data_folder: Path,
     outside: Outside,
-    keep_student: bool,
-    checkpoint_seconds: float,
+    how: How,
     device: torch.device,
     report: Report,
 ) -> None:
     """The job of a cell; it reports queries spent and the method's figures. Busy where another process is at it."""
     plugins.load(outside)
-    run_cell(
-        cell,
-        root,
-        data_folder,
-        device,
-        report,
-        say=report.say,
-        checkpoint_seconds=checkpoint_seconds,
-        keep_student=keep_student,
-    )
+    run_cell(cell, root, data_folder, device, report, say=report.say, how=how, outside=outside)
 
 
 def note_failure(event: Event, root: Path) -> None:

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from bench import strict_yaml
 from bench.errors import UsageError, one_line, unknown
 from bench.globs import matches, matching
 from bench.tasks.table import task_of
-from budgets import Answers, Inputs, parse_queries
+from budgets import Inputs, kind_of, parse_queries
 
 SHIPPED = Path(__file__).with_name("shipped")
 SEEDS = 1_000  # grids have those below; of trials and of held-out images they lie above
@@ -20,7 +20,13 @@ def _parse_budgets(budgets: Any) -> Any:
     return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
 
 
+def _known(answers: str) -> str:
+    kind_of(answers)
+    return answers
+
+
 Queries = Annotated[list[int], BeforeValidator(_parse_budgets)]
+Answers = Annotated[str, AfterValidator(_known)]
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
@@ -34,7 +40,7 @@ class Entry(BaseModel, frozen=True, extra="forbid"):
 
     method: str = ""
     config: dict[str, Any] = {}
-    answers: list[Answers] = list(get_args(Answers))
+    answers: list[Answers] = []
     tasks: list[str] = ["*"]
     budgets: Queries = []
     where: dict[str, dict[str, Any]] = {}
@@ -52,7 +58,7 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
     tasks: list[str] = Field(min_length=1)
     methods: dict[str, Entry] = Field(min_length=1)
     budgets: Queries = Field(min_length=1)
-    answers: list[Answers] = list(get_args(Answers))
+    answers: list[Answers] = ["labels", "probs"]
     inputs: list[Inputs] = ["float"]
     seeds: list[int] = Field(min_length=1)
     teachers: int = Field(1, ge=1, le=SEEDS)

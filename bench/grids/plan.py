@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.boxes import teachers
+from bench.boxes.described import MARK, box_of, offers
+from bench.boxes.door import record_of
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.code import is_ours, versions_of
 from bench.cells.curve import MARKS
@@ -20,7 +21,7 @@ from bench.grids.definition import Entry, Grid
 from bench.provenance import provenance
 from bench.tasks.data import sources
 from bench.tasks.table import Task, obstacle, task_of
-from budgets import Budget
+from budgets import Budget, kind_of
 from methods import METHODS, inputs_of
 from results import records
 from results.records import RunRecord, State, TaskParts, TeacherRecord, Versions
@@ -107,7 +108,7 @@ def cut(run: Planned, wanted: Callable[[int], bool]) -> Planned | None:
 def names_on(axis: str, run: Planned) -> tuple[str, ...]:
     """The names by which a filter on that axis may know the run; `budget` is for `cut`."""
     return {
-        "task": (run.task,),
+        "task": (run.task, run.task.partition(MARK)[0]),
         "dataset": (task_of(run.task).dataset,),
         "method": (run.label, run.method),
         "answers": (run.budget.answers,),
@@ -131,7 +132,7 @@ def record(name: str, id: str, grid: Grid, planned: list[Planned], root: Path, c
     met = dict.fromkeys((run.task, run.teacher_seed) for run in planned)
     trained: dict[str, dict[int, TeacherRecord | None]] = {task: {} for task in tasks}
     for task, seed in met:
-        trained[task][seed] = teachers.record_of(task_of(task, seed), root)
+        trained[task][seed] = record_of(task_of(task, seed), root)
     return RunRecord(
         grid=name,
         id=id or secrets.token_hex(6),
@@ -202,7 +203,7 @@ class _Look:
 
     def _teacher(self, *key: *tuple[str, int]) -> TeacherRecord | None:
         if key not in self._teachers:
-            self._teachers[key] = teachers.record_of(task_of(*key), self._root)
+            self._teachers[key] = record_of(task_of(*key), self._root)
         return self._teachers[key]
 
     def _obstacle(self, run: Planned) -> str | None:
@@ -211,7 +212,7 @@ class _Look:
             reason = obstacle(task_of(run.task), self._data_folder, self._gpu)
             lacking = (sources.missing(name, self._data_folder) for name in _other_images(run))
             self._obstacles[key] = reason or next((why for why in lacking if why), None)
-        return self._obstacles[key]
+        return self._obstacles[key] or offers(box_of(task_of(run.task)), run.budget.answers, run.budget.inputs)
 
 
 def _other_images(run: Planned) -> set[str]:
@@ -249,7 +250,9 @@ def _budgets(grid: Grid, method: str, entry: Entry) -> Iterable[tuple[Budget, tu
     shared = METHODS[method].PROTOCOL == "anytime" and not grid.per_budget
     budgets = entry.budgets or grid.budgets
     largest = max(budgets)
-    for answers in (kind for kind in grid.answers if kind in entry.answers and kind in METHODS[method].ANSWERS):
+    for answers in grid.answers:
+        if (entry.answers and answers not in entry.answers) or kind_of(answers) not in METHODS[method].ANSWERS:
+            continue
         for inputs in (kind for kind in grid.inputs if kind in inputs_of(METHODS[method])):
             along = tuple(n for n in budgets if shared and (n in MARKS or n == largest))
             for queries in (n for n in budgets if n not in along):

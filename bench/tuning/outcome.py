@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from bench.boxes import teachers
+from bench.boxes.door import record_of
 from bench.cells.cell import Cell
 from bench.cells.code import versions_of
 from bench.grids.plan import Planned, entry
@@ -166,7 +166,7 @@ def outcome(study: Study, searched: optuna.Study, places: Places, cells: list[Ce
 
 def final_cells(study: Study, searched: optuna.Study, places: Places, seeds: int) -> list[Cell]:
     """Ordinary cells, examined on the test split, of the settings at the start and of the best, over fresh seeds."""
-    winner, teacher = best(searched), teachers.record_of(task_of(study.task), places.root)
+    winner, teacher = best(searched), record_of(task_of(study.task), places.root)
     assert winner
     assert teacher
     configs = dict.fromkeys((study.start, study.config(winner.params)))

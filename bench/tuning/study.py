@@ -17,12 +17,12 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from bench.boxes import teachers
+from bench.boxes.door import record_of
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.code import versions_of
 from bench.cells.exam import hold_out
+from bench.contract.plugins import Outside
 from bench.errors import UsageError, unknown
-from bench.executors.jobs import Outside
 from bench.grids.plan import Planned
 from bench.tasks.table import task_of
 from budgets import Budget
@@ -163,7 +163,7 @@ class Places:
 def study_of(item: Planned, terms: Terms, fixed: Sequence[str], name: str | None, places: Places) -> Study:
     """The study of a planned run, whose teachers are trained; asks the held-out queries, if it wants any."""
     tried_on = terms.tried_on(item.task)
-    teacher = teachers.record_of(task_of(tried_on), places.root)
+    teacher = record_of(task_of(tried_on), places.root)
     assert teacher
     exam, held_out = "validation", 0
     if terms.objective == "agreement":

@@ -1,0 +1,210 @@
+"""Black boxes from elsewhere, examined once: what they are known by, and their answers on the test images.
+
+ROOT/boxes/NAME/box.json             what is known of it
+               answers-HASH.pt       its top-1 classes of the test images
+               probe.journal         what it answered to the probes, each paid for; likewise
+               test-HASH.journal     what it answered to the test images
+               bill.json             images charged so far, cells and examinations together
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.boxes import files
+from bench.boxes.described import Box, Endpoint, ModelFile, box_of
+from bench.boxes.http.bill import Bill
+from bench.errors import UsageError
+from bench.tasks.data import sources
+from bench.tasks.table import Task
+from budgets.answers import top_1
+from budgets.journal import Journal
+from results.records import TeacherRecord, plain, read
+from results.store import digest, wait_for, write_json, write_with
+
+if TYPE_CHECKING:
+    from bench.boxes.http.client import Client
+
+PROBES = 32  # images whose answers tell one model from another
+SEED = 25_000  # of the probes
+BATCH = 1000  # test images in a call
+
+
+@dataclass(frozen=True)
+class Examined:
+    """box.json. probe: its top-1 classes of the probes. asked: images that examinations have sent. answers: what it
+    reveals. changes: what was seen of other answers, and when."""
+
+    record: TeacherRecord
+    version: str
+    probe: list[int]
+    asked: int
+    answers: str
+    changes: list[str] = field(default_factory=list)
+
+
+def folder_of(task: Task, root: Path) -> Path:
+    """Where what is known of the task's black box lies."""
+    box = _box(task)
+    place = digest(f"{task.dataset} {box.base}" if isinstance(box, Endpoint) else task.dataset)[:8]
+    return root / "boxes" / f"{task.teacher}-{task.dataset}-{place}"
+
+
+def examined(task: Task, root: Path) -> Examined | None:
+    """What is known of the task's black box, or None if it was not asked anything yet."""
+    file = folder_of(task, root) / "box.json"
+    return read(file, Examined) if file.exists() else None
+
+
+def bill_of(task: Task, root: Path) -> Bill:
+    """What the task's endpoint has cost so far."""
+    box = _box(task)
+    assert isinstance(box, Endpoint)
+    return Bill(folder_of(task, root), box.price, box.limit, box.currency)
+
+
+def right_answers(task: Task, root: Path, device: torch.device) -> Tensor | None:
+    """The box's top-1 classes of the task's test images, int64 of N; None where they were left out."""
+    known = examined(task, root)
+    if known is None:
+        raise UsageError(f"the black box of {task.teacher} was not examined yet; bench run does that first")
+    if not _box(task).agreement:
+        return None
+    file = folder_of(task, root) / f"answers-{known.record.hash}.pt"
+    answers: Tensor = torch.load(file, map_location=device, weights_only=True)
+    return answers
+
+
+def examine(
+    task: Task, root: Path, data_folder: Path, device: torch.device, report: Callable[[float], None]
+) -> TeacherRecord:
+    """Ask the task's black box what it must be asked before all cells, and keep it.
+
+    An endpoint is sent the probes each time, and the test images where it is not the one that was examined before. Of
+    several processes one does it. UsageError where it does not answer as described.
+    """
+    with wait_for(folder_of(task, root)):
+        box, known = _box(task), examined(task, root)
+        if isinstance(box, ModelFile):
+            found = known or _examine_file(box, task, root, data_folder, device)
+        else:
+            found = _examine_endpoint(box, task, root, data_folder, known, report)
+        write_json(folder_of(task, root) / "box.json", plain(found))
+        return found.record
+
+
+def changed(task: Task, root: Path) -> str | None:
+    """Send the probes again; returns what differs from the examination before the cells, or None, and keeps it."""
+    with wait_for(folder_of(task, root)):
+        box, known = _box(task), examined(task, root)
+        assert isinstance(box, Endpoint)
+        assert known
+        version, probe = _probed(box, task, root, known.asked)
+        told = _difference(known, version, probe)
+        changes = [*known.changes, f"{_now()}: {told}"] if told else known.changes
+        kept = replace(known, asked=known.asked + PROBES, changes=changes)
+        write_json(folder_of(task, root) / "box.json", plain(kept))
+        return told
+
+
+def _examine_file(box: ModelFile, task: Task, root: Path, data_folder: Path, device: torch.device) -> Examined:
+    source, test = sources.source_of(task.dataset), sources.load(task.dataset, data_folder).test
+    ask, content = files.opened(box, source.shape, source.classes, device)
+    name = digest(f"{sorted(box.nature().items())} {content}")[:16]
+    answers = torch.cat([top_1(ask(batch.to(device).float().div(255))).cpu() for batch in test.images.split(BATCH)])
+    _keep_answers(answers, task, root, name)
+    reveals = "probs" if ask(_probes(source.shape).to(device)).ndim == 2 else "labels"
+    return Examined(TeacherRecord(name, None, _accuracy(answers, test.labels)), "", [], 0, reveals)
+
+
+def _examine_endpoint(
+    box: Endpoint, task: Task, root: Path, data_folder: Path, known: Examined | None, report: Callable[[float], None]
+) -> Examined:
+    asked = known.asked if known else 0
+    version, probe = _probed(box, task, root, asked)
+    asked += PROBES
+    told = _difference(known, version, probe) if known else None
+    if known and not told:
+        return replace(known, asked=asked)
+    name = digest(f"{sorted(box.nature().items())} {version} {probe}")[:16]
+    accuracy = None
+    if box.agreement:
+        test = sources.load(task.dataset, data_folder).test
+        answers, sent = _asked_once(box, task, root, name, test.images, report)
+        _keep_answers(answers, task, root, name)
+        accuracy, asked = _accuracy(answers, test.labels), asked + sent
+    changes = [*(known.changes if known else []), *([f"{_now()}: {told}"] if told else [])]
+    return Examined(TeacherRecord(name, None, accuracy), version, probe, asked, box.answers, changes)
+
+
+def _probed(box: Endpoint, task: Task, root: Path, asked: int) -> tuple[str, list[int]]:
+    """The version of the endpoint's model, and its top-1 classes of the probes. asked: images that were sent before."""
+    client = _client(box, task, root, "probe.journal", "probe")
+    try:
+        client.look()
+        client.resume(asked)  # a place of its own in the journal: probes are never taken from there
+        answered = client(_probes(sources.source_of(task.dataset).shape))
+        return client.version, top_1(answered).tolist()
+    finally:
+        client.close()
+
+
+def _asked_once(
+    box: Endpoint, task: Task, root: Path, name: str, images: Tensor, report: Callable[[float], None]
+) -> tuple[Tensor, int]:
+    """The box's top-1 classes of uint8 images, asked or from the journal, and how many were sent for it."""
+    client, found = _client(box, task, root, f"test-{name}.journal", f"test-{name}"), []
+    try:
+        for batch in images.split(BATCH):
+            found.append(top_1(client(batch.float().div(255))).cpu())
+            report(sum(map(len, found)) / len(images))
+    finally:
+        client.close()
+    return torch.cat(found), len(images)
+
+
+def _client(box: Endpoint, task: Task, root: Path, journal: str, name: str) -> "Client":
+    from bench.boxes.http.client import Client
+
+    folder = folder_of(task, root)
+    kept = Journal(folder / journal, {"box": task.teacher, "batch": box.batch})
+    return Client(box, sources.source_of(task.dataset).classes, kept, bill_of(task, root), name)
+
+
+def _difference(known: Examined, version: str, probe: list[int]) -> str | None:
+    if version != known.version:
+        return f"its model was version {known.version or 'unknown'}, is {version or 'unknown'}"
+    others = sum(old != new for old, new in zip(known.probe, probe, strict=True))
+    return f"it answers otherwise to {others} of {PROBES} probes" if others else None
+
+
+def _probes(shape: tuple[int, int, int]) -> Tensor:
+    """The images that tell one model from another, float on the 8-bit grid: half noise of each pixel, half of areas."""
+    rng = torch.Generator().manual_seed(SEED)
+    fine = torch.rand(PROBES // 2, *shape, generator=rng)
+    coarse = torch.rand(PROBES // 2, shape[0], 4, 4, generator=rng)
+    enlarged = torch.nn.functional.interpolate(coarse, shape[1:], mode="bilinear", align_corners=False)
+    return torch.cat([fine, enlarged]).mul(255).round().div(255)
+
+
+def _keep_answers(answers: Tensor, task: Task, root: Path, name: str) -> None:
+    write_with(folder_of(task, root) / f"answers-{name}.pt", lambda file: torch.save(answers, file))
+
+
+def _accuracy(answers: Tensor, labels: Tensor) -> float:
+    return (answers == labels.cpu()).double().mean().item()
+
+
+def _box(task: Task) -> Box:
+    box = box_of(task)
+    assert box is not None, f"{task.teacher} is a teacher of ours"
+    return box
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,44 @@
+"""What an endpoint costs: images that must be paid for, by all cells and commands, and the limit on them."""
+
+import json
+from pathlib import Path
+
+from bench.errors import UsageError
+from results.store import wait_for, write_json
+
+
+class Bill:
+    """Images charged so far, in a file that several processes share.
+
+    price: of 1,000 images. limit: most money that may be spent, or None.
+    """
+
+    def __init__(self, folder: Path, price: float, limit: float | None, currency: str = "USD") -> None:
+        self._folder, self._price, self._limit, self._currency = folder, price, limit, currency
+
+    @property
+    def images(self) -> int:
+        """Images charged so far."""
+        file = self._folder / "bill.json"
+        return int(json.loads(file.read_text())["images"]) if file.exists() else 0
+
+    @property
+    def money(self) -> float:
+        """What they cost."""
+        return self.images * self._price / 1000
+
+    def reserve(self, images: int) -> None:
+        """Charge so many images before they are sent; UsageError where the limit would not cover them."""
+        with wait_for(self._folder / "bill"):
+            charged = self.images + images
+            if self._limit is not None and charged * self._price / 1000 > self._limit:
+                spent = f"{self.money:,.2f} of {self._limit:,.2f} {self._currency}"
+                raise UsageError(
+                    f"the limit on money is reached: {spent} are spent, and {images} more images cost more"
+                )
+            write_json(self._folder / "bill.json", {"images": charged})
+
+    def give_back(self, images: int) -> None:
+        """Take off images that the endpoint refused to answer."""
+        with wait_for(self._folder / "bill"):
+            write_json(self._folder / "bill.json", {"images": self.images - images})
