@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from budgets.journal import Journal
 from torch import Tensor, nn
 
 from bench.boxes import examined, files, teachers
 from bench.boxes.box import black_box, predict
+from bench.boxes.defences import defended
 from bench.boxes.described import Endpoint, ModelFile, box_of
+from bench.boxes.examined import BATCH
 from bench.tasks.data import sources
 from bench.tasks.table import Task
+from budgets.answers import top_1
+from budgets.journal import Journal
 from results.records import TeacherRecord
 
 
@@ -43,22 +46,25 @@ def open_door(task: Task, folder: Path, root: Path, device: torch.device) -> Doo
     """The door to the task's black box, for the cell in that folder; UsageError where it does not open."""
     box, source = box_of(task), sources.source_of(task.dataset)
     if box is None:
-        return OfNetwork(teachers.load(task, root, device))
+        return OfNetwork(teachers.load(task, root, device), task.defence)
     if isinstance(box, ModelFile):
         return OfFile(files.opened(box, source.shape, source.classes, device)[0], task, root, device)
     return OfEndpoint(box, folder, task, root, device)
 
 
 class OfNetwork:
-    """To a network of ours, in this process."""
+    """To a network of ours, in this process. defence: what stands between it and its answers, or nothing."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network, self._ask = network, black_box(network)
+    def __init__(self, network: nn.Module, defence: str = "") -> None:
+        self._network, self._defence = network, defence
+        self._ask = defended(black_box(network), defence) if defence else black_box(network)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self._ask(images)
 
     def right(self, part: str, images: Tensor) -> Tensor | None:  # noqa: ARG002 - any images will do
+        if self._defence:
+            return torch.cat([top_1(self(batch.float().div(255))) for batch in images.split(BATCH)])
         return predict(self._network, images)
 
     def resume(self, spent: int) -> None: ...

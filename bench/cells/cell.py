@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.tasks.table import TASKS
+from bench.tasks.table import task_of
 from budgets import Budget, kind_of
 from methods import METHODS, inputs_of
 
@@ -33,8 +33,7 @@ class Cell:
     teacher_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise unknown("task", self.task, TASKS)
+        task_of(self.task)
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
         if kind_of(self.budget.answers) not in METHODS[self.method].ANSWERS:
@@ -46,12 +45,13 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """All that a result depends on besides the code; no path, device or machine."""
+        task = task_of(self.task)
         return {
             "schema": SCHEMA,
             "task": self.task,
-            "dataset": TASKS[self.task].dataset,
-            "student": TASKS[self.task].student,
-            "scaling": list(TASKS[self.task].scaling),
+            "dataset": task.dataset,
+            "student": task.student,
+            "scaling": list(task.scaling),
             "method": self.method,
             "config": self.config,
             "queries": self.budget.queries,

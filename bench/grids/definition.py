@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from bench import strict_yaml
+from bench.boxes import defences
 from bench.errors import UsageError, one_line, unknown
 from bench.globs import matches, matching
-from bench.tasks.table import task_of
+from bench.tasks.table import Task, task_of
 from budgets import Inputs, kind_of, parse_queries
 
 SHIPPED = Path(__file__).with_name("shipped")
@@ -149,12 +150,20 @@ def narrowed(grid: Grid, filters: Mapping[str, list[str]]) -> Grid:
 
 def _checked(grid: Grid) -> Grid:
     """The grid; UsageError where an entry names a task that the grid has not."""
-    names = {name for task in grid.tasks for name in (task, task_of(task).dataset)}
+    names = {name for task in grid.tasks for name in (task, _defended(task).dataset)}
     for entry in grid.methods.values():
         for glob in (*entry.tasks, *entry.where):
             if not matches("task", glob, *names):
                 raise unknown("task", glob, names)
     return grid
+
+
+def _defended(name: str) -> Task:
+    """The task; UsageError for a defence that there is not."""
+    task = task_of(name)
+    if task.defence:
+        defences.parse(task.defence)
+    return task
 
 
 def shipped() -> list[str]:

@@ -7,6 +7,7 @@ from bench.errors import unknown
 from bench.tasks.data import sources
 
 SCALING = (0.5, 0.25)
+DEFENDED = "+"  # between the name of a task and the defence of its teacher
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Task:
     networks without batch norm do not learn from uniform noise in [0, 1]: a LeNet-5 stays at the share of the commonest
     label, and reaches 74 % with it (MNIST, 10,000 labels).
     teacher_seed: of the teacher's recipe. A grid may ask for several teachers of a task, alike but for it.
+    defence: what stands between the teacher and its answers (bench/boxes/defences.py), or nothing.
     gpu: training the teacher or the students would take days on a CPU, so a plan for a machine
     without a GPU leaves the task out, with this reason, unless the device is chosen by hand.
     """
@@ -27,6 +29,7 @@ class Task:
     gpu: bool = False
     scaling: tuple[float, float] = SCALING
     teacher_seed: int = 0
+    defence: str = ""
 
 
 # The name says data set and network, or both networks where they differ. What follows `#` is where the pair is from;
@@ -86,10 +89,15 @@ TASKS = {
 
 
 def task_of(name: str, teacher_seed: int = 0) -> Task:
-    """The task of that name, with the teacher of that seed; raises UsageError for an unknown one."""
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return replace(TASKS[name], teacher_seed=teacher_seed) if teacher_seed else TASKS[name]
+    """The task of that name, with the teacher of that seed; raises UsageError for an unknown one.
+
+    NAME+DEFENCE is the task NAME with a teacher that defends itself.
+    """
+    plain, _, defence = name.partition(DEFENDED)
+    if plain not in TASKS:
+        raise unknown("task", plain, TASKS)
+    task = TASKS[plain]
+    return replace(task, teacher_seed=teacher_seed, defence=defence) if teacher_seed or defence else task
 
 
 def obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:
