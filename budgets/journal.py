@@ -95,7 +95,7 @@ class Journal:
             self._must_be_open()
             for offset in self._offsets[bisect_left(self._ats, at) : bisect_right(self._ats, at)]:
                 entry = self._read(offset)
-                if (entry["kind"], entry["at"], entry["images"]) == ("answer", at, images):
+                if (entry.get("at"), entry.get("images")) == (at, images):
                     return _tensor(entry)
         return None
 

@@ -20,10 +20,10 @@ MEASURED += ["agreement_low", "agreement_high", "optimistic_low", "optimistic_hi
 MEASURED += ["teachers", "runs", "teacher_spread", "seed_spread", "steps", "fitted", "commonest", "unlearnt"]
 POINT = {"budget", "round", "spent", "distinct", "figures", "accuracy", "agreement"}  # what every point has
 POINT |= {"steps", "fitted", "commonest"}
-TOTALS = ["spent", "distinct", "rounds", "steps", "seconds"]
+TOTALS = ["spent", "distinct", "rounds", "steps", "attempts", "charged", "seconds"]
 MACHINE = ["device", "threads", "precision", "commit", "torch"]
 # Numbers that are counted, never measured.
-WHOLE = ["teacher_seed", "seed", "budget", "spent", "distinct", "rounds", "steps", "threads"]
+WHOLE = ["teacher_seed", "seed", "budget", "spent", "distinct", "rounds", "steps", "attempts", "charged", "threads"]
 OF_POINT = [*SETTING, "kind", "data", "protocol", "cell", "listed"]
 COUNTED = ["teacher_seed", "seed", "budget", "queries", "distinct", "claimed", "round", "steps"]
 MEASURES = ["accuracy", "agreement", "optimistic", "fitted", "commonest"]

@@ -60,7 +60,8 @@ class CellRecord:
 class Totals:
     """done.json, and stopped.json of a trial that was given up: what the meter counted over the whole run, the last
     unfinished round included, and what computed it. seconds: of wall time, summed over restarts. steps: updates of the
-    student, up to the last round."""
+    student, up to the last round. attempts, charged: requests sent to an endpoint, and the images that it charges for:
+    those answered, and those whose answer never came or was none."""
 
     spent: int
     distinct: int
@@ -69,6 +70,8 @@ class Totals:
     versions: Versions = field(default_factory=dict)
     machine: Machine | None = None
     steps: int | None = None
+    attempts: int | None = None
+    charged: int | None = None
     schema: int = SCHEMA
 
 
@@ -111,6 +114,25 @@ class TeacherRecord:
     hash: str
     validation_accuracy: float | None
     test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class BoxNote:
+    """A black box from elsewhere, as a report names it.
+
+    what: its file, or its adapter and model. answers: what it reveals at most. asked: images that were sent to examine
+    it. charged: images on its bill, of all cells and commands, None where it costs nothing. money: what they cost.
+    changes: what was seen of other answers, and when.
+    """
+
+    what: str
+    version: str
+    answers: str
+    inputs: str
+    asked: int
+    charged: int | None
+    money: str
+    changes: list[str]
 
 
 @dataclass(frozen=True)
@@ -174,7 +196,7 @@ class RunRecord:
     """run.json: the grid as planned. id: a random name by which MLflow tells this folder's runs from another's.
 
     teachers: task -> its teachers by seed, None while one is untrained. versions: kind of method -> those of the code
-    that planned it.
+    that planned it. boxes: task -> its black box, where that is from elsewhere.
     """
 
     grid: str
@@ -185,6 +207,7 @@ class RunRecord:
     provenance: Provenance
     versions: dict[str, Versions]
     entries: list[Entry]
+    boxes: dict[str, BoxNote] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property

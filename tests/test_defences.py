@@ -1,4 +1,4 @@
-"""Teachers that defend themselves: what each defence does, that it is a function of the image, and that it names a task."""
+"""Teachers that defend themselves: what each defence does, and that it depends on the image alone."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -404,7 +404,7 @@ def test_a_flipped_bit_beside_a_torn_tail_gives_the_same_records_or_is_refused(s
     assert all(place >= end for place in given)  # only in what is cut anyway
 
 
-@settings(UNHURRIED, max_examples=400)
+@settings(UNHURRIED, max_examples=250)
 @given(data=st.data())
 def test_whatever_is_done_to_a_journal_it_never_says_anything_else(data: st.DataObject) -> None:
     with quick_folder() as folder:
@@ -869,6 +869,25 @@ def _keep_on(path: Path, at: int, told: Connection) -> None:
             book.keep(at, prints(*range(at, at + 20)), str(at), torch.full((20, 10), float(at)))
             told.send(at)
             at += 1
+
+
+def test_a_reader_beside_a_busy_writer_sees_ever_more_whole_records(path: Path) -> None:
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_keep_on, args=(path, 0, theirs), daemon=True)
+    process.start()
+    try:
+        assert ours.poll(20)
+        until, seen = time.monotonic() + 0.5, []
+        while time.monotonic() < until or len(seen) < 5:
+            while ours.poll():
+                last = ours.recv()
+            seen.append(count(path).answered)
+            assert seen[-1] >= 20 * (last + 1)
+    finally:
+        process.kill()
+        process.join()
+    assert seen == sorted(seen)
+    assert seen[-1] > seen[0]
 
 
 def killed_after(path: Path, at: int, seconds: float) -> list[int]:

@@ -170,8 +170,9 @@ class Attached:
     @property
     def name(self) -> str:
         """The name of the task that it makes."""
-        own = [name_of(self.box)] if self.box else []
-        return f"{self.task}{MARK}{'.'.join([*own, *([_student_name(self.student)] if self.student else [])])}"
+        box = [name_of(self.box)] if self.box else []
+        student = [_student_name(self.student)] if self.student else []
+        return MARK.join([self.task, *box, *student])
 
 
 def attach(attached: Attached) -> None:

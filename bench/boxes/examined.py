@@ -24,7 +24,7 @@ from bench.tasks.data import sources
 from bench.tasks.table import Task
 from budgets.answers import top_1
 from budgets.journal import Journal
-from results.records import TeacherRecord, plain, read
+from results.records import BoxNote, TeacherRecord, plain, read
 from results.store import digest, wait_for, write_json, write_with
 
 if TYPE_CHECKING:
@@ -66,6 +66,26 @@ def bill_of(task: Task, root: Path) -> Bill:
     box = _box(task)
     assert isinstance(box, Endpoint)
     return Bill(folder_of(task, root), box.price, box.limit, box.currency)
+
+
+def to_examine(task: Task, root: Path) -> int:
+    """Images that a run sends besides its cells' queries: the probes, before and after, and the test images, if those
+    were not answered yet and the size of the data set is known."""
+    box = _box(task)
+    if examined(task, root) or not box.agreement:
+        return 2 * PROBES
+    return 2 * PROBES + (sources.source_of(task.dataset).sizes[1] or 0)
+
+
+def note_of(task: Task, root: Path) -> BoxNote:
+    """The task's black box, as a report names it."""
+    box, known = _box(task), examined(task, root)
+    answers, version, asked = (known.answers, known.version, known.asked) if known else (box.answers, "", 0)
+    if isinstance(box, ModelFile):
+        return BoxNote(box.file.name, version, answers, box.inputs, asked, None, "", [])
+    bill = bill_of(task, root)
+    what = f"{box.adapter} {box.model}".strip()
+    return BoxNote(what, version, answers, box.inputs, asked, bill.images, bill.told, known.changes if known else [])
 
 
 def right_answers(task: Task, root: Path, device: torch.device) -> Tensor | None:

@@ -19,7 +19,7 @@ from bench.cells.steps import Steps
 from bench.contract.plugins import Outside
 from bench.errors import UsageError
 from bench.provenance import machine
-from budgets import BudgetExhausted
+from budgets import BudgetExhausted, journal
 from results.records import CellRecord, Failure, NewerSchema, RecordError, Totals, plain, read
 from results.store import lock, state_of, write_json
 
@@ -191,6 +191,8 @@ class _Running:
         """Leave the totals under that name, the last file of a cell."""
         if keep_student:
             checkpoint.save(self._folder / "student.pt", self._curve.measured.state_dict())
+        ledger = self._folder / "journal"
+        counts = journal.count(ledger) if ledger.exists() else None
         totals = Totals(
             spent=self.parts.oracle.spent,
             distinct=self.parts.oracle.distinct,
@@ -199,6 +201,8 @@ class _Running:
             seconds=self._seconds(),
             versions=versions_of(self._cell.method),
             machine=machine(self._device),
+            attempts=counts.attempts if counts else None,
+            charged=counts.charged if counts else None,
         )
         self.parts.asked.save(self._folder / "samples.png")
         write_json(self._folder / ending, plain(totals))

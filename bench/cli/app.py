@@ -6,7 +6,7 @@ import traceback
 
 import typer
 
-from bench.cli import check, lists, plan, report, run, serve, status, sync, teachers, tune
+from bench.cli import check, lists, plan, report, run, serve, status, sync, teachers, tune, verify
 from bench.cli.options import grouped
 from bench.errors import UsageError
 
@@ -21,6 +21,7 @@ COMMANDS = (
     tune.tune,
     check.check,
     serve.serve,
+    verify.verify,
 )
 
 app = typer.Typer(

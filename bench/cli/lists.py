@@ -1,4 +1,4 @@
-"""`bench list`: methods, tasks, grids and networks."""
+"""`bench list`: methods, tasks, grids, networks and adapters."""
 
 import inspect
 from collections.abc import Callable
@@ -58,7 +58,19 @@ def networks() -> Listing:
     return ["network", "parameters at 1 x 28 x 28", "at 3 x 32 x 32"], rows
 
 
-def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|networks")]) -> None:
+def adapters() -> Listing:
+    """Each protocol that an endpoint may speak, with what its description says."""
+    from bench import strict_yaml
+    from bench.boxes.described import ADAPTERS, Endpoint
+
+    rows: list[list[object]] = []
+    for file in sorted(ADAPTERS.glob("*.yaml")):
+        content = strict_yaml.read(file, "adapter", Endpoint.model_fields)
+        rows.append([file.stem, content.get("url", "{base}"), file.read_text().partition("\n")[0].removeprefix("# ")])
+    return ["adapter", "URL", "what it is"], rows
+
+
+def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|networks|adapters")]) -> None:
     """List what there is."""
     from bench.cli import show
     from bench.cli.work import console_of
@@ -73,7 +85,13 @@ def list_(what: Annotated[str, typer.Argument(metavar="methods|tasks|grids|netwo
     console.print(show.listing(columns, rows))
 
 
-LISTS: dict[str, Callable[[], Listing]] = {"methods": methods, "tasks": tasks, "grids": grids, "networks": networks}
+LISTS: dict[str, Callable[[], Listing]] = {
+    "methods": methods,
+    "tasks": tasks,
+    "grids": grids,
+    "networks": networks,
+    "adapters": adapters,
+}
 
 
 def _first_line(thing: object) -> str:

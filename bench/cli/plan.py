@@ -31,7 +31,7 @@ def show_plan(
     import torch
 
     from bench.cli import show
-    from bench.executors.prepare import untrained
+    from bench.executors.prepare import to_pay, untrained
     from bench.grids.estimate import estimate
     from bench.grids.plan import wanted
     from bench.provenance import device_name
@@ -40,3 +40,5 @@ def show_plan(
     here = device_name(torch.device(machine.slots[0].device))
     cost = estimate(waiting, missing.values(), machine.out, here)
     console.print(show.plan(name, chosen, waiting, missing, cost, here, full=full))
+    for line in show.price(to_pay(waiting, machine.out)):
+        console.print(line, markup=False)

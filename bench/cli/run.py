@@ -27,6 +27,7 @@ def run(
     from bench.cli.runs import keep_record, run_folder, versions_now
     from bench.cli.work import console_of, download_all, prepare, work
     from bench.executors.jobs import cell_jobs
+    from bench.executors.prepare import changed
     from bench.grids.plan import plan, wanted
     from bench.mirror import Follower, default_uri
 
@@ -56,6 +57,10 @@ def run(
     )
     with Follower(folder, uri, lambda line: show.warning(console, line), versions_now()):
         work(console, "cells", jobs, machine)
+        changes = changed(chosen, machine.out)
+        keep_record(folder, ask, machine)  # with what the black boxes have cost by now
         show_report(console, folder)
+    for line in changes:
+        show.warning(console, line)
     done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
-    raise typer.Exit(0 if all(item.state == "done" for item in done) else 1)
+    raise typer.Exit(0 if all(item.state == "done" for item in done) and not changes else 1)

@@ -11,12 +11,26 @@ from rich.table import Table
 
 from bench.grids.estimate import Estimate
 from bench.grids.plan import Planned
+from results.records import BoxNote
 from results.report.style import short
 from results.report.tables import UNLEARNT
 
 if TYPE_CHECKING:
+    from bench.cells.audit import Audit
     from bench.tuning.outcome import Outcome
     from bench.tuning.study import Study
+
+
+AUDITED = {
+    "answered": "answered",
+    "distinct": "distinct, within each run",
+    "refused": "refused, not charged",
+    "lost": "sent, whose answer never came",
+    "unusable": "with an answer that was none",
+    "in_doubt": "in doubt: a process died meanwhile",
+    "charged": "charged",
+    "attempts": "requests",
+}
 
 
 def remarks(console: Console, lines: Iterable[str]) -> None:
@@ -161,6 +175,31 @@ def _interval(row: dict[Any, Any]) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{_percent(value)} %"
+
+
+def audits(audits: "Sequence[Audit]") -> Group:
+    """What the journals of a run add up to, and each cell that does not agree with its own."""
+    sums = {field: sum(getattr(item.counts, field) for item in audits) for field in AUDITED}
+    counted = sum(item.spent or 0 for item in audits)
+    table = listing(["images", "in all"], [[name, f"{sums[field]:,}"] for field, name in AUDITED.items()])
+    repeated = sum(item.repeated for item in audits)
+    lines = [f"{item.cell}: {item.fault}" for item in audits if item.fault]
+    unfinished = sum(item.spent is None for item in audits)
+    told = f"{len(audits):,} runs with a journal, {unfinished:,} of them unfinished; their meters counted {counted:,}"
+    again = f"{repeated:,} images were asked again after restarts, for the method then asked something else"
+    verdict = f"{len(lines)} differ" if lines else "all agree"
+    return Group(told, table, *([again] if repeated else []), *lines, verdict)
+
+
+def price(boxes: "Iterable[tuple[str, BoxNote, float, int]]") -> list[str]:
+    """What a plan may cost. boxes: task, its endpoint, the price of 1,000 queries, and queries still to ask there."""
+    lines = []
+    for task, box, per_thousand, queries in boxes:
+        most = f"up to {queries * per_thousand / 1000:,.2f} at {per_thousand:,.2f} for 1,000"
+        cost = most if per_thousand else "no price"
+        so_far = f"; charged so far: {box.charged:,} images, {box.money or 'no price'}"
+        lines.append(f"black box {task}: {queries:,} queries, its examination among them: {cost}{so_far}")
+    return lines
 
 
 def listing(columns: list[str], rows: Iterable[Iterable[object]]) -> Table:

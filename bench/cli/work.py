@@ -51,9 +51,10 @@ def download_all(runs: Sequence[Planned], data: Path) -> None:
 def prepare(console: "Console", runs: Sequence[Planned], outside: Outside, machine: Machine) -> None:
     """Decode the data sets and train the teachers that the runs lack.
 
-    UsageError for a data set that is broken; a teacher that fails is told, and its runs stay without a result.
+    UsageError for a data set that is broken and for a black box that does not answer; a teacher that fails is told, and
+    its runs stay without a result.
     """
     for what, jobs in preparations(runs, machine.out, machine.data, outside):
         failed = work(console, what, jobs, machine)
-        if failed and what == "data sets":
+        if failed and what in {"data sets", "black boxes"}:
             raise UsageError(failed[0])

@@ -1,14 +1,16 @@
 """What comes before the cells, once: data sets are decoded, and the teachers that are missing are trained."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.boxes import teachers
-from bench.boxes.described import box_of
+from bench.boxes import examined, teachers
+from bench.boxes.described import Endpoint, box_of
+from bench.boxes.examined import note_of, to_examine
 from bench.contract.plugins import Outside
 from bench.executors.jobs import Job, box_jobs, data_jobs, teacher_jobs
 from bench.grids.plan import Planned, needs
 from bench.tasks.table import Task, task_of
+from results.records import BoxNote
 
 
 def preparations(
@@ -34,6 +36,26 @@ def untrained(runs: Iterable[Planned], root: Path) -> dict[str, Task]:
 def foreign(runs: Iterable[Planned]) -> dict[str, Task]:
     """The black boxes from elsewhere that the runs ask, name -> a task that has it."""
     return {f"{task.teacher} {task.dataset}": task for task in _tasks(runs) if box_of(task) is not None}
+
+
+def to_pay(waiting: Sequence[Planned], root: Path) -> list[tuple[str, BoxNote, float, int]]:
+    """For each endpoint: the task, what is known of it, the price of 1,000 queries, and those still to ask there."""
+    found = []
+    for name in dict.fromkeys(run.task for run in waiting if run.runnable):
+        task = task_of(name)
+        box = box_of(task)
+        if isinstance(box, Endpoint):
+            queries = sum(run.budget.queries for run in waiting if run.task == name)
+            found.append((name, note_of(task, root), box.price, queries + to_examine(task, root)))
+    return found
+
+
+def changed(runs: Iterable[Planned], root: Path) -> list[str]:
+    """A line for each endpoint that answers otherwise than before the runs; it is sent its probes once more."""
+    endpoints = [task for task in foreign(runs).values() if isinstance(box_of(task), Endpoint)]
+    seen = {task.teacher: examined.changed(task, root) for task in endpoints}
+    doubt = "; what was asked of it since then is in doubt"
+    return [f"the black box {name} has changed meanwhile: {why}{doubt}" for name, why in seen.items() if why]
 
 
 def _tasks(runs: Iterable[Planned]) -> list[Task]:

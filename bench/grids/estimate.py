@@ -64,9 +64,10 @@ def seconds_at(measured: Sequence[tuple[int, float]], queries: int) -> float:
 def _measured(tasks: set[str], cells: Path, device: str) -> tuple[dict[Key, list[tuple[int, float]]], list[int]]:
     """(queries, seconds) of the finished cells of these tasks, and the sizes of their folders in bytes."""
     measured: dict[Key, list[tuple[int, float]]] = defaultdict(list)
+    prefixes = tuple(f"{task}." for task in tasks)
     sizes = []
     for folder in cells.iterdir() if cells.is_dir() else ():
-        if folder.name.partition(".")[0] not in tasks:
+        if not folder.name.startswith(prefixes):
             continue
         state = state_of(folder, None)
         if state.name != "done" or state.totals is None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from bench.boxes.described import MARK, box_of, offers
 from bench.boxes.door import record_of
+from bench.boxes.examined import note_of
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.code import is_ours, versions_of
 from bench.cells.curve import MARKS
@@ -142,6 +143,7 @@ def record(name: str, id: str, grid: Grid, planned: list[Planned], root: Path, c
         provenance=provenance(command),
         versions={method: versions_of(method) for method in dict.fromkeys(run.method for run in planned)},
         entries=[entry(run) for run in planned],
+        boxes={task: note_of(task_of(task), root) for task in tasks if box_of(task_of(task))},
     )
 
 

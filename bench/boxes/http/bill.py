@@ -27,6 +27,11 @@ class Bill:
         """What they cost."""
         return self.images * self._price / 1000
 
+    @property
+    def told(self) -> str:
+        """What they cost, in words; nothing where nothing is paid."""
+        return f"{self.money:,.2f} {self._currency}" if self._price else ""
+
     def reserve(self, images: int) -> None:
         """Charge so many images before they are sent; UsageError where the limit would not cover them."""
         with wait_for(self._folder / "bill"):
