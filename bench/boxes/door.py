@@ -95,6 +95,7 @@ class OfEndpoint(OfFile):
     def __init__(self, box: Endpoint, folder: Path, task: Task, root: Path, device: torch.device) -> None:
         from bench.boxes.http.client import Client
 
+        folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder / "journal", {"cell": folder.name, "batch": box.batch})
         classes = sources.source_of(task.dataset).classes
         self._client = Client(box, classes, journal, examined.bill_of(task, root), folder.name)

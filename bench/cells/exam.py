@@ -11,7 +11,7 @@ from bench.boxes.door import Door, open_door, record_of
 from bench.cells.cell import Cell
 from bench.errors import UsageError
 from bench.tasks.data import sources
-from bench.tasks.table import Task
+from bench.tasks.table import Task, task_of
 from budgets import Budget, Inputs, Oracle
 from methods.noise import multiscale
 from methods.pool import to_8_bits
@@ -57,7 +57,8 @@ def exam_of(cell: Cell, dataset: sources.Dataset, door: Door, root: Path, device
     if cell.exam in {"test", "validation"}:
         split = (dataset.test if cell.exam == "test" else dataset.validation).to(device)
         answers = door.right(cell.exam, split.images)
-        return Exam(split.images, {"accuracy": split.labels} | ({} if answers is None else {"agreement": answers}))
+        right = {"accuracy": split.labels} if sources.source_of(task_of(cell.task).dataset).labelled else {}
+        return Exam(split.images, right | ({} if answers is None else {"agreement": answers}))
     return _held_out(cell.exam, root, device)
 
 

@@ -1,6 +1,6 @@
 """What a command asks for: a grid with all that the command line adds to it, and the runs of it that are meant."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bench.grids.definition import Entry, Grid
 from bench.grids.plan import Planned, runs_of
 from bench.grids.select import choose, configure
 from bench.tasks import image_folder
+from bench.tasks.image_folder import Folder
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,19 @@ def asked(selection: Selection) -> Asked:
     Filters choose among the runs of the grid. Plugins, folders of images, seeds and settings change the grid itself:
     what the command line names and the grid has not is added to it.
     """
-    outside, remarks = load_outside(selection.plugin, selection.task)
+    outside, remarks = load_outside(selection.plugin, None)
     name, grid = definition.load(selection.grid)
+    box = _box(selection)
     folders, globs = image_folder.split(selection.task or [])
+    folders = [_of_box(folder, box) for folder in folders]
     made = [image_folder.register(folder) for folder in folders]
-    if attached := _attached(selection, made or definition.narrowed(grid, {"task": globs}).tasks):
+    outside = [*outside, *folders]
+    if attached := _attached(box, selection, made or definition.narrowed(grid, {"task": globs}).tasks):
         outside, globs, made = [*outside, *attached], [], [item.name for item in attached]
         plugins.load(attached)
         grid = grid.model_copy(update=_terms(grid, attached, selection))
     seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
-    count = selection.teachers or grid.teachers
+    count = 1 if box else selection.teachers or grid.teachers
     extended = {
         "methods": {**_entries(selection), **grid.methods},
         "tasks": list(dict.fromkeys([*grid.tasks, *made])),
@@ -65,16 +69,27 @@ def asked(selection: Selection) -> Asked:
     return Asked(name, grid, runs, choose(runs, filters, selection.exclude or []), outside, remarks)
 
 
-def _attached(selection: Selection, tasks: list[str]) -> list[Attached]:
-    """The tasks with the black box and the student that the command line names; none, if it names neither."""
+def _box(selection: Selection) -> Box | None:
+    """The black box that the command line names, or None."""
     if selection.teacher and selection.blackbox:
         raise UsageError("--teacher and --blackbox: wanted one of them")
-    box: Box | None = None
     if selection.teacher:
-        box = read(selection.teacher, ModelFile)
-    elif selection.blackbox:
+        return read(selection.teacher, ModelFile)
+    if selection.blackbox:
         options = {"adapter": selection.adapter, "price": selection.price, "limit": selection.limit}
-        box = read(selection.blackbox, Endpoint, **options)
+        return read(selection.blackbox, Endpoint, **options)
+    return None
+
+
+def _of_box(folder: Folder, box: Box | None) -> Folder:
+    """The folder; one of images without labels with the shape and the classes that the box says it has."""
+    if not folder.unlabelled or box is None or box.shape is None or box.classes is None:
+        return folder
+    return replace(folder, shape=box.shape, classes=box.classes if isinstance(box.classes, int) else len(box.classes))
+
+
+def _attached(box: Box | None, selection: Selection, tasks: list[str]) -> list[Attached]:
+    """The tasks with the black box and the student that the command line names; none, if it names neither."""
     return [Attached(task, box, selection.student or "") for task in tasks if box or selection.student]
 
 

@@ -108,6 +108,7 @@ def summary(frame: pd.DataFrame) -> list[Table]:
         several = track["teachers"].max() > 1
         over = "teachers, of means over seeds" if several else "seeds"
         title = f"{task}, {answers}, {inputs} inputs: test accuracy % ± spread over {over}"
+        title += "; no accuracy, for the images have no labels" if track["accuracy"].isna().all() else ""
         title += "; ‡ did not learn its labels" if track["unlearnt"].any() else ""
         table = Table("method", "protocol", "budget", "accuracy", "n", "agreement", "spent", "distinct", title=title)
         table.title_justify = "left"
@@ -217,4 +218,6 @@ def paths(files: Iterable[Path]) -> str:
 
 
 def _percent(mean: float, spread: float = float("nan")) -> str:
+    if mean != mean:
+        return "-"
     return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread == spread else "")

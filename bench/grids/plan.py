@@ -211,10 +211,15 @@ class _Look:
     def _obstacle(self, run: Planned) -> str | None:
         key = (run.task, run.method, run.config)
         if key not in self._obstacles:
-            reason = obstacle(task_of(run.task), self._data_folder, self._gpu)
+            reason = obstacle(task_of(run.task), self._data_folder, self._gpu) or _lacks_images(run)
             lacking = (sources.missing(name, self._data_folder) for name in _other_images(run))
             self._obstacles[key] = reason or next((why for why in lacking if why), None)
         return self._obstacles[key] or offers(box_of(task_of(run.task)), run.budget.answers, run.budget.inputs)
+
+
+def _lacks_images(run: Planned) -> str | None:
+    labelled = sources.source_of(task_of(run.task).dataset).labelled
+    return None if labelled or METHODS[run.method].DATA != "train" else "the task has no training images"
 
 
 def _other_images(run: Planned) -> set[str]:

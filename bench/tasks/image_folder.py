@@ -1,7 +1,9 @@
-"""Tasks made of any folder of images: `folder:PATH[@TEACHER[,STUDENT]]`.
+"""Tasks made of any folder of images: `folder:PATH[@TEACHER[,STUDENT]]`, or `images:PATH[@STUDENT]`.
 
-PATH/train/CLASS/... and PATH/test/CLASS/..., where the second may be called `val` too. What comes of
-it is named by the folder and a hash of its content, so that its cells are the same on every machine.
+PATH/train/CLASS/... and PATH/test/CLASS/..., where the second may be called `val` too. The images of the second kind
+have no labels and lie anywhere below PATH: students are compared on them with a black box from elsewhere, and nothing
+else is known. What comes of a folder is named by it and a hash of its content, so that its cells are the same on every
+machine.
 """
 
 import hashlib
@@ -20,17 +22,24 @@ from bench.tasks.table import TASKS, Task
 from results.store import digest
 
 PREFIX = "folder:"
+UNLABELLED = "images:"
+UNKNOWN = -1  # the label of an image that has none
 FEWEST = 3  # training images: one is kept apart, and batch norm may not train on one alone
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 LIGHT = {"mlp", "lenet5", "lenet-bn"}  # networks that a CPU trains in minutes
 
 
 @dataclass(frozen=True)
 class Folder:
-    """root: absolute. teacher, student: names in NETWORKS."""
+    """root: absolute. teacher, student: names in NETWORKS. shape, classes: of the black box that answers, where the
+    images have no labels; None and 0 where they have."""
 
     root: Path
     teacher: str
     student: str
+    shape: tuple[int, int, int] | None = None
+    classes: int = 0
+    unlabelled: bool = False
 
 
 def parse(text: str) -> Folder:
@@ -38,30 +47,35 @@ def parse(text: str) -> Folder:
 
     An @ that a / comes after is part of the path.
     """
-    given = text.removeprefix(PREFIX)
+    prefix = UNLABELLED if text.startswith(UNLABELLED) else PREFIX
+    given = text.removeprefix(prefix)
     path, at, networks = given.rpartition("@")
     if not at or "/" in networks:
         path, networks = given, ""
     if not path:
-        raise UsageError(f"task {text!r}: wanted {PREFIX}PATH[@TEACHER[,STUDENT]]")
+        networks = "@STUDENT" if prefix == UNLABELLED else "@TEACHER[,STUDENT]"
+        raise UsageError(f"task {text!r}: wanted {prefix}PATH[{networks}]")
     teacher, _, student = networks.partition(",")
     teacher = teacher or "resnet18"
     student = student or teacher
     for network in (teacher, student):
         if network not in NETWORKS:
             raise unknown("network", network, NETWORKS)
-    return Folder(Path(os.path.realpath(path)), teacher, student)  # Path.resolve stops at links that loop
+    root = Path(os.path.realpath(path))  # Path.resolve stops at links that loop
+    return Folder(root, teacher, student, unlabelled=prefix == UNLABELLED)
 
 
 def split(tasks: Iterable[str]) -> tuple[list[Folder], list[str]]:
-    """What is given as `--task`, parted into folders of images and globs; after a comma, too, `folder:` begins one."""
-    given = [part for text in tasks for part in re.split(f",(?={PREFIX})", text)]
-    folders = [parse(text) for text in given if text.startswith(PREFIX)]
-    return folders, [text for text in given if not text.startswith(PREFIX)]
+    """What is given as `--task`, parted into folders of images and globs; after a comma, too, a prefix begins one."""
+    given = [part for text in tasks for part in re.split(f",(?={PREFIX}|{UNLABELLED})", text)]
+    folders = [parse(text) for text in given if text.startswith((PREFIX, UNLABELLED))]
+    return folders, [text for text in given if not text.startswith((PREFIX, UNLABELLED))]
 
 
 def register(folder: Folder) -> str:
     """Put the folder into SOURCES and TASKS; returns the task's name. UsageError for what is none."""
+    if folder.unlabelled:
+        return _register_unlabelled(folder)
     root = folder.root
     try:
         test = _test_part(root)
@@ -69,13 +83,53 @@ def register(folder: Folder) -> str:
         found = cache.kept(f"survey-{digest(ascii(root))[:12]}", key, lambda: _survey(root, test))
     except (OSError, ValueError) as error:
         raise UsageError(f"image folder {root}: {error}") from error
-    base = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")
-    name = f"folder-{base}-{found['digest'][:8]}"
+    name = f"folder-{_readable(root)}-{found['digest'][:8]}"
     SOURCES[name] = _source(root, test, found)
     networks = (folder.teacher, folder.student)
     task = name if networks == ("resnet18", "resnet18") else "-".join((name, *dict.fromkeys(networks)))
     TASKS[task] = Task(name, *networks, gpu=not LIGHT.issuperset(networks))
     return task
+
+
+def _register_unlabelled(folder: Folder) -> str:
+    if folder.shape is None:
+        raise UsageError(
+            f"images {folder.root} have no labels: wanted a black box to answer them, --teacher or --blackbox with a "
+            "YAML that gives shape and classes"
+        )
+    files = _unlabelled(folder.root)
+    hashed = hashlib.sha256()
+    for file in files:
+        hashed.update(
+            os.fsencode(file.relative_to(folder.root).as_posix()) + hashlib.sha256(file.read_bytes()).digest()
+        )
+    (channels, side, _), mode = folder.shape, "RGB" if folder.shape[0] == 3 else "L"
+
+    def read(where: Path, tell: readers.Tell) -> tuple[readers.Part, readers.Part]:  # noqa: ARG001 - it has the files
+        none, images = readers.decode([], [(file, UNKNOWN) for file in files], side, mode, tell)
+        return none, images
+
+    name = f"images-{_readable(folder.root)}-{hashed.hexdigest()[:8]}-{channels}x{side}"
+    SOURCES[name] = Source(folder.shape, folder.classes, read, (".",), validation=0, root=folder.root, labelled=False)
+    task = name if folder.student == "resnet18" else f"{name}-{folder.student}"
+    TASKS[task] = Task(name, "none", folder.student, gpu=folder.student not in LIGHT)
+    return task
+
+
+def _unlabelled(root: Path) -> list[Path]:
+    """All image files below a folder, in the order of their names; UsageError where there is none."""
+    if not root.is_dir():
+        raise UsageError(f"images {root}: there is no such folder")
+    files = sorted(
+        file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise UsageError(f"images {root}: wanted files with {', '.join(sorted(SUFFIXES))}")
+    return files
+
+
+def _readable(root: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")
 
 
 def _test_part(root: Path) -> str:

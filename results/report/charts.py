@@ -43,8 +43,8 @@ def accuracy_vs_queries(
     if teacher is not None:
         traces.append(_teacher(summary["budget"], teacher))
     queries = pd.concat([summary["budget"], published["claimed"], published["recount"].dropna()])
-    lines = [go.Scatter(**trace.line, **trace.shown["accuracy"]) for trace in traces]
     measures = [name for name, (column, _) in MEASURES.items() if summary[column].notna().any()]
+    lines = [go.Scatter(**trace.line, **trace.shown[(measures or ["accuracy"])[0]]) for trace in traces]
     return go.Figure(lines, _layout(queries, traces, measures))
 
 

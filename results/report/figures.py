@@ -38,6 +38,7 @@ def accuracy_vs_queries(
     teacher: float | None,
     title: str,
     published: pd.DataFrame | None = None,
+    measure: str = "test accuracy",
 ) -> Figure:
     """One task and track: mean test accuracy against queries, a band where there is an interval.
 
@@ -62,7 +63,7 @@ def accuracy_vs_queries(
             shown = published[published["label"].isin(summary["method"])]
             _overlay(axes, shown, look_of)
             queries = pd.concat([queries, shown["claimed"], shown["recount"].dropna()])
-        _dress(axes, queries, "queries to the teacher")
+        _dress(axes, queries, "queries to the teacher", measure)
         axes.set_title(title, fontsize=8)
         figure.legend(loc="outside lower center", ncols=2)
         return figure
@@ -84,7 +85,9 @@ def _overlay(axes: Axes, published: pd.DataFrame, look_of: dict[str, Look]) -> N
         axes.plot([], [], color="0.4", marker="o", mfc="none", ls="", label="published: claimed, recounted")
 
 
-def claimed_and_counted(summary: pd.DataFrame, roles: dict[str, str], teacher: float | None, title: str) -> Figure:
+def claimed_and_counted(
+    summary: pd.DataFrame, roles: dict[str, str], teacher: float | None, title: str, measure: str = "test accuracy"
+) -> Figure:
     """One task and track, methods that ask about an image more than once: accuracy against the images they made
     (what is claimed) and against the questions they asked (what is counted), hollow and filled."""
     with mpl.rc_context(STYLE):
@@ -99,7 +102,7 @@ def claimed_and_counted(summary: pd.DataFrame, roles: dict[str, str], teacher: f
             axes.plot(rows["queries"], rows["accuracy"], **style, label=f"{label}, queries counted")
         if teacher is not None:
             axes.axhline(teacher, color="black", linewidth=0.8, label="teacher")
-        _dress(axes, pd.concat([summary["queries"], summary["claimed"]]), "queries to the teacher")
+        _dress(axes, pd.concat([summary["queries"], summary["claimed"]]), "queries to the teacher", measure)
         axes.set_title(title, fontsize=8)
         figure.legend(loc="outside lower center", ncols=1)
         return figure
@@ -116,7 +119,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
-def _dress(axes: Axes, queries: pd.Series, label: str) -> None:
+def _dress(axes: Axes, queries: pd.Series, label: str, measure: str) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda queries, _: short(queries)))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -125,6 +128,6 @@ def _dress(axes: Axes, queries: pd.Series, label: str) -> None:
     elif queries.max() < 100 * queries.min():
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.set_xlabel(label)
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel(measure)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1.02)

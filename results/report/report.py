@@ -55,7 +55,8 @@ class _Frames:
 class _Track:
     """The part of the frames that is about one task, kind of answer and of input, from the first listed budget on.
 
-    teacher: the mean test accuracy of the task's teachers.
+    teacher: the mean test accuracy of the task's teachers. measure: what its tables and figures call accuracy, which is
+    agreement where the images have no labels.
     """
 
     name: str
@@ -65,6 +66,7 @@ class _Track:
     curves: pd.DataFrame
     teacher: float | None
     published: pd.DataFrame
+    measure: str = "test accuracy"
 
 
 def write(run: Path, versions: Mapping[str, Versions] | None = None) -> Report:
@@ -147,6 +149,9 @@ def _tracks(frames: _Frames) -> Iterator[_Track]:
         task, answers, inputs = map(str, key)
         points = points[points["budget"] >= points.loc[points["listed"], "budget"].min()]
         summary = _of(frames.curves, points)
+        measure = "test accuracy"
+        if points["accuracy"].isna().all():
+            points, summary, measure = *map(_agreement_alone, (points, summary)), "agreement with the black box"
         yield _Track(
             f"{task}.{answers}.{inputs}",
             f"{task}, {answers}, {inputs} inputs",
@@ -155,7 +160,14 @@ def _tracks(frames: _Frames) -> Iterator[_Track]:
             summary[summary["budget"] >= points["budget"].min()],
             _mean([accuracy for (of, _), accuracy in frames.teachers.items() if of == task]),
             published.matching(frames.published, asdict(frames.record.tasks[task]), points),
+            measure,
         )
+
+
+def _agreement_alone(frame: pd.DataFrame) -> pd.DataFrame:
+    """Points, or means of points, with agreement in the place of an accuracy that nobody knows."""
+    places = {"accuracy": "agreement", "spread": "agreement_spread", "low": "agreement_low", "high": "agreement_high"}
+    return frame.assign(**{place: frame[of] for place, of in places.items() if of in frame})
 
 
 def _mean(values: list[float]) -> float | None:
@@ -191,25 +203,29 @@ def _write_latex(folder: Path, frames: _Frames, tracks: list[_Track]) -> list[Pa
 
 def _accuracy(track: _Track) -> tables.Table:
     frames = track.frames
-    return tables.accuracy(_listed(track.curves), track.points, frames.roles, track.title, frames.no_ranking)
+    return tables.accuracy(
+        _listed(track.curves), track.points, frames.roles, track.title, frames.no_ranking, track.measure
+    )
 
 
 def _draw(folder: Path, track: _Track) -> list[Path]:
     roles = track.frames.roles
-    figure = figures.accuracy_vs_queries(track.curves, roles, track.teacher, track.title, track.published)
+    figure = figures.accuracy_vs_queries(
+        track.curves, roles, track.teacher, track.title, track.published, track.measure
+    )
     drawn = figures.save(figure, folder / track.name)
     asked_again = track.points[track.points["claimed"] != track.points["queries"]]["kind"]
     if len(asked_again):
         labels = track.points[track.points["kind"].isin(asked_again)]["method"]
         same_kind = track.curves[track.curves["method"].isin(labels)]
-        figure = figures.claimed_and_counted(same_kind, roles, track.teacher, track.title)
+        figure = figures.claimed_and_counted(same_kind, roles, track.teacher, track.title, track.measure)
         drawn += figures.save(figure, folder / f"{track.name}.claimed")
     return drawn
 
 
 def _shown(folder: Path, store: Path, track: _Track) -> page.Track:
     frames = track.frames
-    chart = charts.accuracy_vs_queries(track.curves, frames.roles, track.teacher, track.published)
+    chart = charts.accuracy_vs_queries(_of(frames.curves, track.points), frames.roles, track.teacher, track.published)
     cells = _of(frames.cells, track.points)
     shown = [
         _accuracy(track),

@@ -48,12 +48,17 @@ class Table:
 
 
 def accuracy(
-    summary: pd.DataFrame, points: pd.DataFrame, roles: dict[str, str], title: str, no_ranking: str = ""
+    summary: pd.DataFrame,
+    points: pd.DataFrame,
+    roles: dict[str, str],
+    title: str,
+    no_ranking: str = "",
+    measure: str = "test accuracy",
 ) -> Table:
     """One task and track: a row a method, a column a budget, the best in bold and its ties marked.
 
     summary: rows of curves.summary at the listed budgets, points: what they are means of. no_ranking: why nothing is to
-    be marked, if it is not.
+    be marked, if it is not. measure: what stands in the place of accuracy.
     """
     budgets = sorted(summary["budget"].unique())
     at_budget = points[points["listed"]].groupby("budget")
@@ -66,7 +71,7 @@ def accuracy(
         at = {point["budget"]: point for point in own.to_dict("records")}
         fields = [_accuracy(at.get(budget), marks.get(budget, {}), roles, same_n, tested) for budget in budgets]
         rows.append([_label(row["method"], roles), Field(row["protocol"]), *fields])
-    means = f"Test accuracy in percent, mean ± standard deviation over {_units(summary, same_n)}."
+    means = f"{measure.capitalize()} in percent, mean ± standard deviation over {_units(summary, same_n)}."
     ranking = _unranked(no_ranking) if no_ranking else _ranking(marks, tested)
     columns = ["method", "protocol", *(short(budget) for budget in budgets)]
     told = (f"{title}.", means, ranking, ASIDES, _unlearnt(summary), _beaten(summary, roles))

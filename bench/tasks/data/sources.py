@@ -54,6 +54,7 @@ class Source:
     checksums: a function that returns the MD5 sum of each file that has a public one.
     download: a function that puts the files into a data folder, if they can be had.
     root: the folder of a data set that lies elsewhere than in the data folder.
+    labelled: whether the images have labels; those without are test images alone.
     """
 
     shape: tuple[int, int, int]
@@ -65,6 +66,7 @@ class Source:
     checksums: Callable[[], dict[str, str]] = dict
     download: Callable[[Path], object] | None = None
     root: Path | None = None
+    labelled: bool = True
 
 
 def load(name: str, folder: Path, tell: Tell = lambda *_: None) -> Dataset:
@@ -190,6 +192,8 @@ def _check(part: str, split: Split, size: int | None, source: Source) -> None:
         raise ValueError(f"{len(split.images)} {part} images and {len(split.labels)} labels")
     if size is not None and len(split) != size:
         raise ValueError(f"{len(split):,} {part} images, wanted {size:,}")
+    if not source.labelled:
+        return
     counts = split.labels.bincount(minlength=source.classes)
     if len(counts) > source.classes:
         raise ValueError(f"a {part} image has label {len(counts) - 1}, wanted {source.classes} classes")
