@@ -85,7 +85,8 @@ def note_of(task: Task, root: Path) -> BoxNote:
         return BoxNote(box.file.name, version, answers, box.inputs, asked, None, "", [])
     bill = bill_of(task, root)
     what = f"{box.adapter} {box.model}".strip()
-    return BoxNote(what, version, answers, box.inputs, asked, bill.images, bill.told, known.changes if known else [])
+    money = f"{bill.money:,.2f} {box.currency}" if box.price else ""
+    return BoxNote(what, version, answers, box.inputs, asked, bill.images, money, known.changes if known else [])
 
 
 def right_answers(task: Task, root: Path, device: torch.device) -> Tensor | None:

@@ -1,7 +1,6 @@
 """Where task, teacher, oracle, student and method of a cell meet, and what seeds them."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +14,11 @@ from bench.boxes.process import OwnProcess
 from bench.cells.asked import Asked
 from bench.cells.cell import Cell
 from bench.cells.exam import Exam, exam_of, sealed
-from bench.contract.plugins import Outside, load
+from bench.contract.plugins import Outside
 from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.students import student_of
-from bench.tasks.table import task_of
+from bench.tasks.table import Task, task_of
 from budgets import Oracle
 from methods import METHODS
 from methods.run import Run
@@ -53,10 +52,10 @@ def assemble(
 ) -> Parts:
     """The parts of a cell as they were when `saved` was saved, or fresh; UsageError for what is not there any more.
 
-    apart: what the process of the black box is to load, if it has one of its own.
+    apart: what extends the methods and tasks, if the black box is to have a process of its own.
     """
     task = task_of(cell.task, cell.teacher_seed)
-    source, dataset = sources.source_of(task.dataset), sealed(sources.load(task.dataset, data_folder), cell)
+    dataset = sealed(sources.load(task.dataset, data_folder), cell)
     record = record_of(task, root)  # whose hash is compared with the weights when they are loaded
     if record is None or record.hash != cell.teacher:
         raise UsageError(f"the teacher of {cell.task} is no longer {cell.teacher}; plan again")
@@ -64,8 +63,25 @@ def assemble(
     if apart is None:
         door = open_door(task, folder, root, device)
     else:
-        door = OwnProcess(task, cell.budget, folder, root, device, partial(load, apart))
-    method = METHODS[cell.method]
+        door = OwnProcess(task, cell.budget, folder, root, device, apart)
+    try:
+        return _assembled(cell, task, dataset, door, root, data_folder, device, saved)
+    except BaseException:
+        door.close()
+        raise
+
+
+def _assembled(
+    cell: Cell,
+    task: Task,
+    dataset: sources.Dataset,
+    door: Door,
+    root: Path,
+    data_folder: Path,
+    device: torch.device,
+    saved: dict[str, Any] | None,
+) -> Parts:
+    method, source = METHODS[cell.method], sources.source_of(task.dataset)
     config = method.Config.model_validate_json(cell.config)
     exam = exam_of(cell, dataset, door, root, device)
     asked = Asked(door)
@@ -81,7 +97,7 @@ def assemble(
         oracle.load_state_dict(saved["oracle"])
         asked.load_state_dict(saved["asked"])
         student.load_state_dict(saved["student"])
-        door.resume(oracle.spent)
+    door.resume(oracle.spent)  # what is asked from here on is counted, in a process of its own too
     return Parts(door, method, config, exam, asked, oracle, student, run)
 
 

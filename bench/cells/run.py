@@ -87,7 +87,7 @@ def run_cell(
         try:
             running = _Running(cell, folder, root, data_folder, device, say, tuple(outside) if how.isolate else None)
             running.play(report, how.checkpoint_seconds)
-            running.check()
+            running.counted()
             running.finish("done.json", keep_student=how.keep_student)
         except Stopped:
             assert running
@@ -155,8 +155,9 @@ class _Running:
         with self._steps.counted(), suppress(BudgetExhausted):  # the end of every method, and of no round
             for figures in rounds:
                 parts.run.check_resumed()
-                curve.end_round(parts.oracle.spent, parts.oracle.distinct, self._steps.done, figures)
-                report(parts.oracle.spent, figures)
+                spent = self.counted()
+                curve.end_round(spent, parts.oracle.distinct, self._steps.done, figures)
+                report(spent, figures)
                 if pace.is_due():
                     pace.saved(self.save())
         parts.run.check_resumed()
@@ -164,10 +165,12 @@ class _Running:
             raise CellFailed(f"{self._cell.budget.queries} queries do not cover one round of {self._cell.method}")
         curve.finish()
 
-    def check(self) -> None:
-        """Raise WentRound where a black box apart has answered more than the meter here counted."""
+    def counted(self) -> int:
+        """Queries spent; WentRound where a black box apart has answered another number of images."""
+        spent = self.parts.oracle.spent
         if isinstance(self.parts.door, OwnProcess):
-            self.parts.door.check(self.parts.oracle.spent)
+            self.parts.door.check(spent)
+        return spent
 
     def save(self) -> float:
         """Write a checkpoint; returns the seconds it took."""

@@ -1,11 +1,19 @@
 """`bench run`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.options import Machine, Selection, Tracking
 from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.cells.run import How
+    from bench.cli.asked import Asked
+    from bench.grids.plan import Planned
 
 
 def run(
@@ -23,13 +31,10 @@ def run(
     from bench.cli import show
     from bench.cli.asked import asked
     from bench.cli.plan import show_plan
-    from bench.cli.report import show_report
-    from bench.cli.runs import keep_record, run_folder, versions_now
-    from bench.cli.work import console_of, download_all, prepare, work
-    from bench.executors.jobs import cell_jobs
-    from bench.executors.prepare import changed
+    from bench.cli.runs import keep_record, run_folder
+    from bench.cli.work import console_of, download_all, prepare
     from bench.grids.plan import plan, wanted
-    from bench.mirror import Follower, default_uri
+    from bench.mirror import default_uri
 
     ask, console = asked(selection), console_of()
     show.remarks(console, ask.remarks)
@@ -45,22 +50,38 @@ def run(
     prepare(console, chosen, ask.outside, machine)
     chosen = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     keep_record(folder, ask, machine)
-    uri = mlflow or default_uri(machine.out)
+    how = How(machine.checkpoint, keep_students, machine.isolate)
+    changes = _work(console, ask, wanted(chosen, rerun=rerun), folder, machine, how, mlflow or default_uri(machine.out))
+    done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
+    raise typer.Exit(0 if all(item.state == "done" for item in done) and not changes else 1)
 
-    cells = [item.cell for item in wanted(chosen, rerun=rerun) if item.cell]
-    jobs = cell_jobs(
-        cells,
-        machine.out,
-        machine.data,
-        ask.outside,
-        How(machine.checkpoint, keep_students, machine.isolate),
-    )
+
+def _work(
+    console: "Console",
+    ask: "Asked",
+    waiting: "list[Planned]",
+    folder: Path,
+    machine: Machine,
+    how: "How",
+    uri: str,
+) -> list[str]:
+    """Run what waits, and report it; returns what was seen of black boxes that answer otherwise than before."""
+    from bench.cli import show
+    from bench.cli.report import show_report
+    from bench.cli.runs import keep_record, versions_now
+    from bench.cli.work import work
+    from bench.executors.jobs import cell_jobs
+    from bench.executors.prepare import changed, foreign
+    from bench.mirror import Follower
+
+    cells = [item.cell for item in waiting if item.cell]
+    jobs = cell_jobs(cells, machine.out, machine.data, ask.outside, how)
     with Follower(folder, uri, lambda line: show.warning(console, line), versions_now()):
         work(console, "cells", jobs, machine)
-        changes = changed(chosen, machine.out)
-        keep_record(folder, ask, machine)  # with what the black boxes have cost by now
+        changes = changed(waiting, machine.out)
+        if foreign(waiting):
+            keep_record(folder, ask, machine)  # once more, with what the black boxes have cost by now
         show_report(console, folder)
     for line in changes:
         show.warning(console, line)
-    done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
-    raise typer.Exit(0 if all(item.state == "done" for item in done) and not changes else 1)
+    return changes

@@ -10,16 +10,16 @@ from results.store import wait_for, write_json
 class Bill:
     """Images charged so far, in a file that several processes share.
 
-    price: of 1,000 images. limit: most money that may be spent, or None.
+    folder: what all who ask the endpoint share. price: of 1,000 images. limit: most money that may be spent, or None.
     """
 
     def __init__(self, folder: Path, price: float, limit: float | None, currency: str = "USD") -> None:
-        self._folder, self._price, self._limit, self._currency = folder, price, limit, currency
+        self.folder, self._price, self._limit, self._currency = folder, price, limit, currency
 
     @property
     def images(self) -> int:
         """Images charged so far."""
-        file = self._folder / "bill.json"
+        file = self.folder / "bill.json"
         return int(json.loads(file.read_text())["images"]) if file.exists() else 0
 
     @property
@@ -27,23 +27,19 @@ class Bill:
         """What they cost."""
         return self.images * self._price / 1000
 
-    @property
-    def told(self) -> str:
-        """What they cost, in words; nothing where nothing is paid."""
-        return f"{self.money:,.2f} {self._currency}" if self._price else ""
-
     def reserve(self, images: int) -> None:
         """Charge so many images before they are sent; UsageError where the limit would not cover them."""
-        with wait_for(self._folder / "bill"):
+        with wait_for(self.folder / "bill"):
             charged = self.images + images
             if self._limit is not None and charged * self._price / 1000 > self._limit:
                 spent = f"{self.money:,.2f} of {self._limit:,.2f} {self._currency}"
                 raise UsageError(
-                    f"the limit on money is reached: {spent} are spent, and {images} more images cost more"
+                    f"the limit on money is reached: {spent} are spent, and {images} more images cost more; "
+                    "with a higher limit the same command goes on from here"
                 )
-            write_json(self._folder / "bill.json", {"images": charged})
+            write_json(self.folder / "bill.json", {"images": charged})
 
     def give_back(self, images: int) -> None:
         """Take off images that the endpoint refused to answer."""
-        with wait_for(self._folder / "bill"):
-            write_json(self._folder / "bill.json", {"images": self.images - images})
+        with wait_for(self.folder / "bill"):
+            write_json(self.folder / "bill.json", {"images": self.images - images})

@@ -4,7 +4,6 @@ https://github.com/kserve/open-inference-protocol, and Triton's binary extension
 """
 
 import json
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.boxes.described import Endpoint
-from bench.boxes.http.wire import Garbage, as_sent, checked
+from bench.boxes.http.wire import MISFITS, Garbage, as_sent, checked
 from bench.errors import UsageError
 
 TYPES = {"FP32": "<f4", "FP64": "<f8", "INT64": "<i8", "INT32": "<i4", "UINT8": "u1"}
@@ -33,13 +32,16 @@ class Model:
 
 
 def model_of(metadata: Any, what: str) -> Model:
-    """The model that metadata describes; UsageError for one that takes or gives more than one tensor."""
+    """The model that metadata describes; UsageError for one that takes or gives more than one tensor, or odd ones."""
     try:
         [taken], [given] = metadata["inputs"], metadata["outputs"]
         version = str((metadata.get("versions") or [""])[-1])
-        return Model(str(metadata["name"]), version, taken["name"], taken["datatype"], given["name"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        model = Model(str(metadata["name"]), version, str(taken["name"]), str(taken["datatype"]), str(given["name"]))
+    except MISFITS as error:
         raise UsageError(f"{what}: its metadata do not name one input and one output tensor") from error
+    if model.datatype not in TYPES:
+        raise UsageError(f"{what}: it takes {model.datatype}, known: {', '.join(TYPES)}")
+    return model
 
 
 def request(box: Endpoint, model: Model, images: Tensor, id: str) -> dict[str, Any]:
@@ -63,18 +65,18 @@ def request(box: Endpoint, model: Model, images: Tensor, id: str) -> dict[str, A
 
 def answers(box: Endpoint, response: httpx.Response, id: str, n: int, classes: int) -> tuple[Tensor, str]:
     """Probabilities n x K or top-1 classes of n, and the version of the model; Garbage for what is no such answer."""
-    length = int(response.headers.get(LENGTH, len(response.content)))
     try:
+        length = int(response.headers.get(LENGTH, len(response.content)))
         content = json.loads(response.content[:length])
         [output] = content["outputs"]
         kind, shape = TYPES[output["datatype"]], [int(side) for side in output["shape"]]
-        size = output.get("parameters", {}).get("binary_data_size")
+        size = (output.get("parameters") or {}).get("binary_data_size")
         if size is None:
             array = np.array(output["data"], dtype=kind).reshape(shape)
         else:
             array = np.frombuffer(response.content[length : length + size], dtype=kind).reshape(shape)
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise Garbage(f"no answer of this protocol but {response.content[:60]!r}") from error
+    except MISFITS as error:
+        raise Garbage(f"no answer of this protocol but {response.text}") from error
     if content.get("id") not in (None, id):
         raise Garbage(f"the answer to another request, {content['id']!r}")
     found = torch.from_numpy(array.copy())

@@ -18,10 +18,13 @@ from bench.boxes.described import Endpoint
 from bench.errors import UsageError
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
+SECRET = 4  # characters that the value of a header has at least, if it is to be kept secret
+# What a description meets that does not fit an answer.
+MISFITS = (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
 
 
 class Garbage(Exception):
-    """An answer that is none; the message says in what way."""
+    """An answer that is none; the message says in what way, and may quote all of it."""
 
 
 def headers_of(box: Endpoint) -> dict[str, str]:
@@ -32,14 +35,33 @@ def headers_of(box: Endpoint) -> dict[str, str]:
             raise UsageError(
                 f"black box {box.base}: a header wants the environment variable {match[1]}, which is not set"
             )
-        return os.environ[match[1]]
+        return os.environ[match[1]].strip()  # of the newline of a file that it came from
 
-    return {name: VARIABLE.sub(value, text) for name, text in box.headers.items()}
+    found = {name: VARIABLE.sub(value, text) for name, text in box.headers.items()}
+    for name, text in found.items():
+        if not (text.isascii() and text.isprintable()):
+            raise UsageError(f"black box {box.base}: header {name} has characters that no header may have")
+    return found
+
+
+def secrets_of(box: Endpoint, headers: dict[str, str]) -> list[str]:
+    """What no message may show: each header's value, and what of it stands in the environment; the longest first."""
+    names = [name for text in box.headers.values() for name in VARIABLE.findall(text)]
+    values = {*headers.values(), *(os.environ[name].strip() for name in names)}
+    written = {json.dumps(value)[1:-1] for value in values}  # as an answer in JSON has it
+    return sorted((value for value in values | written if len(value) >= SECRET), key=len, reverse=True)
 
 
 def address(box: Endpoint, template: str) -> str:
-    """The URL that a template of the description means."""
-    return template.replace("{base}", box.base.rstrip("/")).replace("{model}", box.model)
+    """The URL that a template of the description means; UsageError where it means none."""
+    found = template.replace("{base}", box.base.rstrip("/")).replace("{model}", box.model)
+    try:
+        parts = httpx.URL(found)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"black box {found}: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise UsageError(f"black box {found}: wanted an address such as http://127.0.0.1:8080")
+    return found
 
 
 def request(box: Endpoint, images: Tensor, id: str, classes: int) -> dict[str, Any]:
@@ -66,12 +88,17 @@ def as_sent(box: Endpoint, images: Tensor) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(laid.numpy())
 
 
-def answers(box: Endpoint, response: httpx.Response, n: int, classes: int) -> Tensor:
-    """Probabilities n x K, NaN where none is revealed, or top-1 classes of n; Garbage for what is no such answer."""
+def answers(box: Endpoint, response: httpx.Response, n: int, classes: int) -> tuple[Tensor, str]:
+    """Probabilities n x K, NaN where none is revealed, or top-1 classes of n, and the version of the model; Garbage for
+    what is no such answer."""
     try:
         content = json.loads(response.content)
-    except ValueError as error:
-        raise Garbage(f"no JSON but {response.text[:60]!r}") from error
+        return _found(box, content, n, classes), version_in(box, content)
+    except MISFITS as error:
+        raise Garbage(f"no answer as described but {response.text}") from error
+
+
+def _found(box: Endpoint, content: Any, n: int, classes: int) -> Tensor:
     if box.answer.labels:
         return _labels(jmespath.search(box.answer.labels, content), box, n, classes)
     if box.answer.pairs:
@@ -136,8 +163,8 @@ def _numbers(found: Any, n: int) -> Tensor:
         found = [found]
     try:
         return torch.tensor(found, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise Garbage("no table of scores where the description says there is one") from error
+    except MISFITS as error:
+        raise Garbage(f"no table of scores where the description says there is one but {found}") from error
 
 
 def _filled(template: Any, arrays: np.ndarray[Any, Any], box: Endpoint, id: str, classes: int) -> Any:
