@@ -1,15 +1,14 @@
 """The meter: the only door to the teacher, and the only counter of what went through it."""
 
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from budgets.answers import reveal
 from budgets.budget import Budget
+from budgets.distinct import Distinct
 
 RESULTS = 1  # of the meter: what is counted, sent and answered
 
@@ -41,7 +40,7 @@ class Oracle:
         self.classes = classes
         self.__ask = ask
         self.__spent = 0
-        self.__distinct: set[int] = set()
+        self.__distinct = Distinct(budget.queries)
 
     @property
     def budget(self) -> Budget:
@@ -74,7 +73,7 @@ class Oracle:
         if len(sent) > self.remaining:
             raise BudgetExhausted(f"{len(sent)} images asked, {self.remaining} of {self.budget.queries} queries left")
         self.__spent += len(sent)
-        self.__distinct.update(np.frombuffer(fingerprints(sent), dtype=np.int64).tolist())
+        self.__distinct.add(sent)
         answered = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach().clone()
         return reveal(answered, self.budget.answers)
 
@@ -92,17 +91,11 @@ class Oracle:
 
     def state_dict(self) -> dict[str, Any]:
         """The count, to be carried over a restart."""
-        return {"spent": self.__spent, "distinct": torch.tensor(sorted(self.__distinct), dtype=torch.int64)}
+        return {"spent": self.__spent, "distinct": self.__distinct.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier count; ValueError above the budget, or below what is spent here."""
         if not self.__spent <= state["spent"] <= self.budget.queries:
             raise ValueError(f"{state['spent']} queries spent: wanted {self.__spent} to {self.budget.queries}")
         self.__spent = state["spent"]
-        self.__distinct = set(state["distinct"].tolist())
-
-
-def fingerprints(sent: Tensor) -> bytes:
-    """A 64-bit hash of each image's bytes, one after the other."""
-    rows = sent.contiguous().cpu().numpy()
-    return b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+        self.__distinct.load_state_dict(state["distinct"])

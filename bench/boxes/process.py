@@ -234,7 +234,7 @@ class Served:
         return {}, self._oracle(images) if self._metered else self._door.right(said["part"], images)
 
     def _resume(self, spent: int) -> None:
-        self._oracle.load_state_dict({"spent": int(spent), "distinct": torch.empty(0, dtype=torch.int64)})
+        self._oracle.load_state_dict({**self._oracle.state_dict(), "spent": int(spent)})
         self._door.resume(int(spent))
         pixel = torch.float32.itemsize
         self._most = HEAD + pixel * self._oracle.remaining * torch.Size(self._oracle.shape).numel()

@@ -9,6 +9,7 @@ import torch
 from bench.errors import UsageError
 from results.store import write_with
 
+FORMAT = 2  # of what is saved; in the first, the meter kept a hash of each image
 LEAST = 20.0  # seconds between two checkpoints
 COST = 20  # a checkpoint may take one part in so many of the time
 

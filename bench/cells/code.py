@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PARTS: dict[str, ModuleType] = {"meter": oracle, "runner": assemble, "exam": exam, "data": sources}
 # The files that make up each part, the one with its number first.
 FILES = {
-    "meter": ("budgets/oracle.py", "budgets/budget.py", "budgets/answers.py"),
+    "meter": ("budgets/oracle.py", "budgets/budget.py", "budgets/answers.py", "budgets/distinct.py"),
     "runner": (
         "bench/cells/assemble.py",
         "bench/cells/curve.py",

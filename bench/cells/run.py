@@ -133,7 +133,7 @@ class _Running:
         apart: Outside | None,
     ) -> None:
         self._cell, self._folder, self._device, self._started = cell, folder, device, time.monotonic()
-        self._key = {**versions_of(cell.method), "device": device.type}
+        self._key = {**versions_of(cell.method), "device": device.type, "format": checkpoint.FORMAT}
         # The loaded checkpoint is let go when this returns: what it holds may be as large as all the rest.
         saved, other = checkpoint.load(folder / "checkpoint.pt", self._key, device)
         if other:
