@@ -219,3 +219,26 @@ def test_a_slot_has_one_thread_unless_asked_otherwise_and_gpus_have_as_many_slot
     assert slots(None, [], 1) == [Slot("cpu", 1)] * 8
     assert slots(3, [], 1, 2) == [Slot("cpu", 2)] * 3
     assert slots(None, [0, 1], 2) == [Slot("cuda:0", 1), Slot("cuda:1", 1)] * 2
+
+
+def say_who(folder: Path, key: str, *_: object) -> None:
+    (folder / key).write_text(str(os.getpid()))
+
+
+def change_dtype(folder: Path, key: str, *_: object) -> None:
+    say_who(folder, key)
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("first", "alone", "same"), [(say_who, False, True), (say_who, True, False), (change_dtype, False, False)]
+)
+def test_a_process_does_one_job_after_another_unless_the_first_left_something_behind(
+    tmp_path: Path, first: Callable[..., None], alone: bool, same: bool
+) -> None:
+    work = [
+        Job("first", first, (tmp_path, "first"), alone=alone),
+        Job("second", say_who, (tmp_path, "second")),
+    ]
+    assert [event.kind for event in execute(work, slots(1, [], 1)) if event and event.kind != "started"] == ["done"] * 2
+    assert ((tmp_path / "first").read_text() == (tmp_path / "second").read_text()) == same

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,24 +46,33 @@ def open_door(task: Task, folder: Path, root: Path, device: torch.device) -> Doo
     """The door to the task's black box, for the cell in that folder; UsageError where it does not open."""
     box, source = box_of(task), sources.source_of(task.dataset)
     if box is None:
-        return OfNetwork(teachers.load(task, root, device), task.defence)
+        return OfNetwork(teachers.load(task, root, device), task)
     if isinstance(box, ModelFile):
         return OfFile(files.opened(box, source.shape, source.classes, device)[0], task, root, device)
     return OfEndpoint(box, folder, task, root, device)
 
 
 class OfNetwork:
-    """To a network of ours, in this process. defence: what stands between it and its answers, or nothing."""
+    """To a network of ours, in this process."""
 
-    def __init__(self, network: nn.Module, defence: str = "") -> None:
-        self._network, self._defence = network, defence
-        self._ask = defended(black_box(network), defence) if defence else black_box(network)
+    _answered: ClassVar[dict[tuple[Task, str, str, str], Tensor]] = {}  # of the process: a slot's cells often share it
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        self._network, self._task = network, task
+        self._ask = defended(black_box(network), task.defence) if task.defence else black_box(network)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self._ask(images)
 
-    def right(self, part: str, images: Tensor) -> Tensor | None:  # noqa: ARG002 - any images will do
-        if self._defence:
+    def right(self, part: str, images: Tensor) -> Tensor | None:
+        key = (self._task, teachers.content_hash(self._network), part, str(images.device))
+        if key not in self._answered:
+            self._answered.clear()  # those of the last teacher alone are kept
+            self._answered[key] = self._right(images)
+        return self._answered[key].clone()
+
+    def _right(self, images: Tensor) -> Tensor:
+        if self._task.defence:
             return torch.cat([top_1(self(batch.float().div(255))) for batch in images.split(BATCH)])
         return predict(self._network, images)
 

@@ -218,15 +218,24 @@ SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "the number of torch's threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
     "the working folder": (Path.cwd, os.chdir),
     "the environment": (_environment, _set_environment),
 }
 
 
+def surroundings() -> dict[str, Any]:
+    """What a method shares with the rest of its process, as it is now."""
+    return {name: look() for name, (look, _) in SHARED.items()}
+
+
 @contextmanager
 def _surroundings() -> Iterator[Callable[[], list[str]]]:
     """Gives a function that names what has changed of SHARED, and puts all of it back at the end."""
-    before = {name: look() for name, (look, _) in SHARED.items()}
+    before = surroundings()
 
     def changes() -> list[str]:
         return [name for name, (look, _) in SHARED.items() if look() != before[name]]

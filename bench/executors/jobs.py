@@ -35,6 +35,7 @@ class Job:
     """function(*arguments, device, report), importable by name.
 
     size: what `done` is when all is done. saves: whether it leaves its work for a later attempt when `report` ends it.
+    alone: whether its process is to do nothing else, for it runs code of a user's own.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Job:
     arguments: tuple[Any, ...]
     size: float = 1.0
     saves: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def cell_jobs(
     named = {cell.name(): cell for cell in cells}
     largest_first = sorted(named.items(), key=lambda item: -item[1].budget.queries)
     places = (root.resolve(), data_folder.resolve(), outside)
+    own = any(isinstance(item, Path) for item in outside)
     return [
-        Job(name, work_on_cell, (cell, *places, how), size=cell.budget.queries, saves=True)
+        Job(name, work_on_cell, (cell, *places, how), size=cell.budget.queries, saves=True, alone=own)
         for name, cell in largest_first
     ]
 

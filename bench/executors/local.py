@@ -1,4 +1,8 @@
-"""One process per job on this machine, in slots: CPU cores, or shares of GPUs."""
+"""Jobs on this machine, in slots: CPU cores, or shares of GPUs. A slot has a process that does one job after another.
+
+A process that starts anew pays for its imports, its data and, on a GPU, its context, and that takes longer than a small
+cell. One is not used again whose job has failed, has run code of a user's own, or has changed what the process shares.
+"""
 
 import multiprocessing
 import os
@@ -7,18 +11,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.executors.jobs import Event, Job
+
+if TYPE_CHECKING:
+    import torch
 
 # Imported once and then shared by all processes: what would cost each of them seconds.
 PRELOAD = ["bench.executors.jobs", "torchvision.datasets", "sklearn.datasets"]
 GRACE = 10.0  # seconds that a job has to save its work when it is told to end
 ATTEMPTS = 2  # a job whose process was killed is tried again so often in all
 BUSY = 1.0  # seconds until a job that another process is at is tried again
+LEAVES = "leaves"  # what a process says with its last word, if it does no other job
 PACE = 0.25  # seconds between two reports of a process: more would only fill the pipe
 
 
@@ -31,12 +40,15 @@ class Slot:
 
 
 @dataclass
-class _Running:
-    job: Job
+class _Worker:
+    """A slot's process, and the job that it is at. heard: when it last said something. silent: whether it was ended for
+    saying nothing."""
+
     slot: Slot
     process: BaseProcess
-    heard: float  # when it last said something
-    silent: bool = False  # whether it was ended for saying nothing
+    job: Job | None = None
+    heard: float = 0.0
+    silent: bool = False
 
 
 def slots(jobs: int | None, gpus: list[int], per_gpu: int, threads: int = 1) -> list[Slot]:
@@ -55,7 +67,7 @@ def cores() -> int:
 
 
 def execute(jobs: Iterable[Job], slots: list[Slot], silence: float | None = None) -> Generator[Event | None]:
-    """Run the jobs, one process each, never more at once than there are slots.
+    """Run the jobs, never more at once than there are slots.
 
     A job that raises is a `failed` event, likewise one whose process dies again and again; the others go on. A job that
     another process is at waits until that one has let it go. None says that a second has passed without news. silence:
@@ -73,18 +85,19 @@ class _Executor:
     """The queue, the slots and the processes of one `execute`."""
 
     def __init__(self, jobs: list[Job], slots: list[Slot], silence: float | None) -> None:
-        self._waiting, self._free, self._silence = deque(jobs), list(reversed(slots)), silence
+        self._waiting, self._empty, self._silence = deque(jobs), list(reversed(slots)), silence
         self._busy: dict[str, float] = {}  # key -> when to try again
         self._attempts: dict[str, int] = {}
-        self._running: dict[Connection, _Running] = {}
+        self._workers: dict[Connection, _Worker] = {}
+        self._idle: list[Connection] = []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
     def events(self) -> Generator[Event | None]:
-        while self._waiting or self._running:
-            while self._free and (job := self._next()):
-                yield self._start(job, self._free.pop())
-            ready = wait(self._running, timeout=1.0)
+        while self._waiting or len(self._idle) < len(self._workers):
+            while (self._idle or self._empty) and (job := self._next()):
+                yield self._start(job, self._idle.pop() if self._idle else self._hire(self._empty.pop()))
+            ready = wait(self._workers.keys() - set(self._idle), timeout=1.0)
             for connection in ready:
                 assert isinstance(connection, Connection)
                 yield self._heard(connection)
@@ -94,16 +107,17 @@ class _Executor:
 
     def close(self) -> None:
         """End what still runs; a second interruption kills at once."""
+        workers = self._workers.values()
         try:
-            for running in self._running.values():
-                running.process.terminate()
+            for worker in workers:
+                worker.process.terminate()
             until = time.monotonic() + GRACE
-            for running in self._running.values():
-                running.process.join(max(0.0, until - time.monotonic()))
+            for worker in workers:
+                worker.process.join(max(0.0, until - time.monotonic()))
         finally:
-            for running in self._running.values():
-                running.process.kill()
-                running.process.join()
+            for worker in workers:
+                worker.process.kill()
+                worker.process.join()
 
     def _next(self) -> Job | None:
         """The next job that nobody else is at, as far as is known."""
@@ -114,49 +128,67 @@ class _Executor:
                 return job
         return None
 
-    def _start(self, job: Job, slot: Slot) -> Event:
-        ours, theirs = self._context.Pipe(duplex=False)
+    def _hire(self, slot: Slot) -> Connection:
+        """A new process for a slot."""
+        ours, theirs = self._context.Pipe()
         # No daemon: a method may have processes of its own, such as those of a DataLoader.
-        process: BaseProcess = self._context.Process(target=_work, args=(job, slot, theirs))
+        process: BaseProcess = self._context.Process(target=_work, args=(slot, theirs))
         process.start()
         theirs.close()
-        self._running[ours] = _Running(job, slot, process, time.monotonic())
+        self._workers[ours] = _Worker(slot, process)
+        return ours
+
+    def _start(self, job: Job, connection: Connection) -> Event:
+        worker = self._workers[connection]
+        worker.job, worker.heard = job, time.monotonic()
+        with suppress(OSError):  # it died before it had anything to do, which is heard of in a moment
+            connection.send(job)
         return Event(job, "started")
 
     def _heard(self, connection: Connection) -> Event:
-        """What a process says; its slot is free again after its last word."""
-        running = self._running[connection]
-        running.heard = time.monotonic()
+        """What a worker says; it is free for another job after its last word on this one."""
+        worker = self._workers[connection]
+        worker.heard, job, died = time.monotonic(), worker.job, False
+        assert job
         try:
             kind, detail = connection.recv()
         except (EOFError, OSError):  # the process is gone without a last word
-            running.process.join()
-            kind, detail = self._died(running)
-        if kind not in {"progress", "said"}:
-            running.process.join()
-            connection.close()
-            del self._running[connection]
-            self._free.append(running.slot)
-            if kind in {"busy", "again"}:
-                self._busy[running.job.key] = time.monotonic() + (BUSY if kind == "busy" else 0.0)
-                self._waiting.append(running.job)
-        return Event(running.job, kind, detail)
+            worker.process.join()
+            (kind, detail), died = self._died(worker, job), True
+        if kind in {"progress", "said"}:
+            return Event(job, kind, detail)
+        worker.job = None
+        if died or kind in {"failed", "again"} or detail == LEAVES:
+            self._dismiss(connection)
+        else:
+            self._idle.append(connection)
+        if kind in {"busy", "again"}:
+            self._busy[job.key] = time.monotonic() + (BUSY if kind == "busy" else 0.0)
+            self._waiting.append(job)
+        return Event(job, kind, None if detail == LEAVES else detail)
 
-    def _died(self, running: _Running) -> tuple[str, str]:
-        code = running.process.exitcode or 0
-        if running.silent:
+    def _dismiss(self, connection: Connection) -> None:
+        """Let a process go; its slot is empty again."""
+        worker = self._workers.pop(connection)
+        connection.close()
+        worker.process.join()
+        self._empty.append(worker.slot)
+
+    def _died(self, worker: _Worker, job: Job) -> tuple[str, str]:
+        code = worker.process.exitcode or 0
+        if worker.silent:
             return "failed", f"it reported nothing for {self._silence:g} seconds"
         if code >= 0:
             return "failed", f"its process exited with {code}"
         reason = f"its process was killed by {signal.Signals(-code).name}"
-        attempts = self._attempts[running.job.key] = self._attempts.get(running.job.key, 1) + 1
+        attempts = self._attempts[job.key] = self._attempts.get(job.key, 1) + 1
         return ("again" if attempts <= ATTEMPTS else "failed"), reason
 
     def _end_the_silent(self) -> None:
-        for running in self._running.values() if self._silence else ():
-            if time.monotonic() - running.heard > (self._silence or 0.0):
-                running.silent = True
-                running.process.kill()
+        for worker in self._workers.values() if self._silence else ():
+            if worker.job and time.monotonic() - worker.heard > (self._silence or 0.0):
+                worker.silent = True
+                worker.process.kill()
 
 
 class Voice:
@@ -186,46 +218,68 @@ class Voice:
             self._ending.set()
 
 
-def _work(job: Job, slot: Slot, connection: Connection) -> None:
-    """The life of a process: one job."""
+def _work(slot: Slot, connection: Connection) -> None:
+    """The life of a process: job after job, until one fails, or nobody has another one."""
     import torch
 
-    from bench.cells.run import Interrupted
     from bench.provenance import set_precision
-    from results.store import Busy
 
-    voice = Voice(connection, _told_to_end(job.saves))
-    torch.set_num_threads(slot.threads)
-    set_precision()
+    ending = _Ending()
     device = torch.device(slot.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    with suppress(EOFError, OSError):
+        while True:
+            job: Job = connection.recv()
+            torch.set_num_threads(slot.threads)
+            set_precision()
+            ending.begin(job)
+            if not _done(job, device, Voice(connection, ending.told)):
+                return
+            ending.begin(None)
+
+
+def _done(job: Job, device: "torch.device", voice: "Voice") -> bool:
+    """Do a job and say how it ended; returns whether this process may do another one."""
+    from bench.cells.run import Interrupted
+    from bench.contract.trial import surroundings
+    from results.store import Busy
+
+    before = surroundings()
+    kind, detail = "done", None
     try:
         job.function(*job.arguments, device, voice)
     except Interrupted:
-        voice.send("again", "it was told to end")
+        kind, detail = "again", "it was told to end"
     except Busy:
-        voice.send("busy")
+        kind = "busy"
     except Exception as error:
-        voice.send("failed", str(error) or type(error).__name__)
-    else:
-        voice.send("done")
+        kind, detail = "failed", str(error) or type(error).__name__
+    leaves = job.alone or kind in {"failed", "again"} or surroundings() != before
+    voice.send(kind, LEAVES if leaves and detail is None else detail)
+    return not leaves
 
 
-def _told_to_end(saves: bool) -> threading.Event:
-    """Set when the process is to end: on a signal, or when its parent is gone. It has GRACE to save its work then."""
-    ending = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, (lambda *_: ending.set()) if saves else signal.SIG_DFL)
+class _Ending:
+    """Knows when a process is to end: on a signal, or when its parent is gone. A job that saves has GRACE to do so."""
 
-    def watch() -> None:
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self._saves = False
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        self.begin(None)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def begin(self, job: Job | None) -> None:
+        """Take in what the process is at from now on; None for nothing."""
+        self._saves = job is not None and job.saves
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, (lambda *_: self.told.set()) if self._saves else signal.SIG_DFL)
+
+    def _watch(self) -> None:
         parent = multiprocessing.parent_process()
         assert parent
         parent.join()
-        ending.set()
-        time.sleep(GRACE if saves else 0.0)
+        self.told.set()
+        time.sleep(GRACE if self._saves else 0.0)
         os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    return ending
