@@ -177,6 +177,7 @@ class _Look:
         self._there = {path.name for path in cells.iterdir()} if cells.is_dir() else set()
         self._obstacles: dict[tuple[str, str, str], str | None] = {}
         self._teachers: dict[tuple[str, int], TeacherRecord | None] = {}
+        self._reveals: dict[str, str] = {}
         self._versions: dict[str, Versions] = {}
 
     def at(self, run: Planned) -> Planned:
@@ -214,7 +215,16 @@ class _Look:
             reason = obstacle(task_of(run.task), self._data_folder, self._gpu) or _lacks_images(run)
             lacking = (sources.missing(name, self._data_folder) for name in _other_images(run))
             self._obstacles[key] = reason or next((why for why in lacking if why), None)
-        return self._obstacles[key] or offers(box_of(task_of(run.task)), run.budget.answers, run.budget.inputs)
+        return self._obstacles[key] or self._refusal(run)
+
+    def _refusal(self, run: Planned) -> str | None:
+        """Why the task's black box cannot be asked under such terms, if it cannot."""
+        task = task_of(run.task)
+        if (box := box_of(task)) is None:
+            return None
+        if run.task not in self._reveals:
+            self._reveals[run.task] = note_of(task, self._root).answers
+        return offers(box, self._reveals[run.task], run.budget.answers, run.budget.inputs)
 
 
 def _lacks_images(run: Planned) -> str | None:
