@@ -19,7 +19,7 @@ LARGEST = 2**28  # images; memory is taken as they come
 
 
 class Distinct:
-    """Counts different images among at most `most`, in 6.4 bytes each; OverflowError beyond 2^28 of them.
+    """Counts different images among at most `most`, in 6.4 bytes each; OverflowError where the table is full.
 
     On a GPU the hash is another than on the CPU, so that a count cannot go on on another kind of device.
     """
@@ -59,8 +59,8 @@ class Distinct:
     def _insert(self, found: Hashes) -> None:
         """Put marks into the first free place from where they belong, all of them a step at a time."""
         found = np.unique(found)
-        if self._count + len(found) > LARGEST:
-            raise OverflowError(f"more than {LARGEST:,} different images")
+        if self._count + len(found) >= len(self._marks):
+            raise OverflowError(f"more than {self._count:,} different images: the table is full")
         size = np.uint64(len(self._marks))
         places = ((found >> np.uint64(32)) * size >> np.uint64(32)).astype(np.int64)
         marks = np.maximum(found.astype(np.uint32), 1)

@@ -1,5 +1,6 @@
 """The meter: the only door to the teacher, and the only counter of what went through it."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ class Oracle:
     shape, classes: (C, H, W) and K, what the documentation of an image API would tell.
     """
 
-    __slots__ = ("__ask", "__budget", "__distinct", "__spent", "classes", "shape")
+    __slots__ = ("__ask", "__budget", "__distinct", "__spent", "__turn", "classes", "shape")
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Oracle:
         self.shape = shape
         self.classes = classes
         self.__ask = ask
+        self.__turn = threading.Lock()
         self.__spent = 0
         self.__distinct = Distinct(budget.queries)
 
@@ -69,11 +71,13 @@ class Oracle:
         reveals none), without a gradient. Raises BudgetExhausted when the budget does not cover all N, and
         ValueError for what no image API would take; neither charges anything.
         """
-        sent = self._as_sent(images)
-        if len(sent) > self.remaining:
-            raise BudgetExhausted(f"{len(sent)} images asked, {self.remaining} of {self.budget.queries} queries left")
-        self.__spent += len(sent)
-        self.__distinct.add(sent)
+        sent = self._as_sent(images.as_subclass(Tensor))
+        with self.__turn:
+            if len(sent) > self.remaining:
+                left = f"{self.remaining} of {self.budget.queries} queries left"
+                raise BudgetExhausted(f"{len(sent)} images asked, {left}")
+            self.__spent += len(sent)
+            self.__distinct.add(sent)
         answered = self.__ask(sent / 255 if sent.dtype == torch.uint8 else sent).detach().clone()
         return reveal(answered, self.budget.answers)
 

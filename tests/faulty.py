@@ -49,16 +49,19 @@ class Exchange:
             more = message.get("more_body", False)
 
     @property
+    def said(self) -> dict[str, Any]:
+        """The JSON of it."""
+        length = dict(self.scope["headers"])[serving.LENGTH.lower().encode()]
+        said: dict[str, Any] = json.loads(self.body[: int(length)])
+        return said
+
+    @property
     def images(self) -> int:
         """How many it is about."""
-        length = dict(self.scope["headers"])[serving.LENGTH.lower().encode()]
-        (tensor,) = json.loads(self.body[: int(length)])["inputs"]
-        return int(tensor["shape"][0])
+        return int(self.said["inputs"][0]["shape"][0])
 
     async def answered(self) -> Answer:
         """What the model answers, which is charged from then on."""
-        if not self.body:
-            await self.read()
         said: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Exchange:
         headers = {name.decode(): value.decode() for name, value in said[0]["headers"]}
         if said[0]["status"] == 200:
             self.server.billed += self.images
+            self.server.answered[self.said["id"]] = self.images
         return Answer(said[0]["status"], headers, b"".join(message.get("body", b"") for message in said[1:]))
 
     async def say(self, answer: Answer, most: int | None = None) -> None:
@@ -115,7 +119,6 @@ def state(number: int, text: str = "", **headers: str) -> Fault:
     """Another state than 200, and the model is not asked. A header Retry_After is Retry-After."""
 
     async def fault(exchange: Exchange) -> None:
-        await exchange.read()
         said = {name.replace("_", "-"): value for name, value in headers.items()}
         await exchange.say(Answer(number, said, text.encode()))
 
@@ -198,8 +201,9 @@ class Faulty:
 
     faults: what becomes of the first, the second, ... request for answers, counted from 1; `always`: of all others.
     pause: seconds that each request takes at least. images: those that the model answered. billed: those of all
-    requests that were answered, heard or not, which is what a provider charges who knows no request again. asked: all
-    that were read or dropped. most: requests that were there at once.
+    requests that were answered, heard or not, which is what a provider charges who knows no request again. answered:
+    the images of each of those by its name. asked: all that were read or dropped. most: requests that were there at
+    once.
     """
 
     network: Model
@@ -210,6 +214,7 @@ class Faulty:
     images: int = 0
     billed: int = 0
     most: int = 0
+    answered: dict[str, int] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -223,7 +228,8 @@ class Faulty:
         return f"http://127.0.0.1:{self._port}"
 
     def become(self, network: Model, version: str) -> None:
-        """Serve another model."""
+        """Serve another model, which knows no request of the one before."""
+        self.network, self.version = network, version
 
         def answer(images: Tensor) -> Tensor:
             self.images += len(images)
@@ -259,12 +265,13 @@ class Faulty:
             self._thread.join()
 
     def restart(self, seconds: float) -> None:
-        """Be away for so long."""
+        """Be away for so long, and come back without a memory of requests."""
         with self._back:
             assert self._server
             self._server.should_exit = self._server.force_exit = True
             self._thread.join()
             time.sleep(seconds)
+            self.become(self.network, self.version)
             self.start()
 
     def __enter__(self) -> Self:

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -31,7 +30,7 @@ from methods.run import Run
 
 ANSWERS, DATA, PROTOCOL = ("labels", "probs", "rounded", "partial"), "none", "anytime"
 HERE = Path(__file__).parent
-TRIES = 5  # batches, twice what the budget of the tests covers and more
+TRIES = 3  # batches, one more than the budget of the tests covers
 BATCH = 20
 NUMBERS = count()
 if "IMPORTED" in os.environ:
@@ -55,7 +54,9 @@ class Thief:
         return torch.rand(n, *self.oracle.shape, generator=self.run.rng)
 
     def keep(self, answers: Tensor, name: str = "answer") -> None:
-        torch.save(answers, self.loot / f"{name}-{os.getpid()}-{next(NUMBERS)}.pt")
+        file = self.loot / f"{name}-{os.getpid()}-{next(NUMBERS)}.pt"
+        torch.save(answers.as_subclass(Tensor), file.with_suffix(".new"))
+        file.with_suffix(".new").rename(file)
 
     def tell(self, name: str, content: object) -> None:
         (self.loot / name).write_text(json.dumps(content))
@@ -75,7 +76,7 @@ class Thief:
         return self.oracle._Oracle__ask._teacher  # type: ignore[attr-defined]
 
     def said(self, question: bytes) -> str:
-        """What the other process answers to bytes at its pipe: a word of its own, the shape of an answer, or silence."""
+        """What the other process answers to bytes at its pipe, or what becomes of the pipe; a tensor is kept."""
         from bench.boxes.process import unpacked
 
         pipe = self.door._connection
@@ -154,6 +155,12 @@ def patch_what_is_revealed(thief: Thief) -> Iterator[None]:
     yield
 
 
+def ask_past_the_last_round(thief: Thief) -> Iterator[None]:
+    thief.ask()
+    yield
+    thief.ask(thief.oracle._Oracle__ask)  # type: ignore[attr-defined]
+
+
 class Few(Tensor):
     """Many images that say they are one."""
 
@@ -210,18 +217,19 @@ def ask_from_a_fork_at_the_pipe(thief: Thief) -> Iterator[None]:
     yield
 
 
+def take_long(thief: Thief) -> Iterator[None]:
+    thief.ask()
+    time.sleep(30)
+    yield
+
+
 def leave_a_fork_behind(thief: Thief) -> Iterator[None]:
     """Which holds all that this process has open, and outlives it."""
     if not (child := os.fork()):
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         time.sleep(30)
         os._exit(0)
     thief.tell("child", child)
-    thief.ask()
-    yield
-    if "wait" in os.environ.get("HOSTILE", ""):
-        time.sleep(30)
+    yield from take_long(thief)
 
 
 class Bomb:
@@ -305,7 +313,7 @@ def is_numbers(item: object) -> bool:
 
 def numbers(item: Any) -> Tensor:
     with suppress(TypeError):  # an array of texts or objects
-        return torch.as_tensor(item).detach().clone()
+        return item.detach().clone() if isinstance(item, Tensor) else torch.from_numpy(item.copy())
     return torch.empty(0)
 
 
@@ -325,11 +333,13 @@ ATTACKS: dict[str, Callable[[Thief], Iterator[None]]] = {
         patch_the_count,
         patch_the_count_meanwhile,
         patch_what_is_revealed,
+        ask_past_the_last_round,
         say_that_many_images_are_one,
         ask_from_threads,
         ask_from_a_fork,
         ask_from_a_process,
         ask_from_a_fork_at_the_pipe,
+        take_long,
         leave_a_fork_behind,
         send_pickles,
         forge_questions,

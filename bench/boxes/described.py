@@ -4,13 +4,15 @@ A description comes from the command line (`--teacher FILE`, `--blackbox URL`) o
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from torch import nn
 
 from bench import strict_yaml
@@ -36,6 +38,16 @@ def _answers(given: str) -> str:
     return given
 
 
+def _list(given: Any) -> Any:
+    return [given] if isinstance(given, int | float) else given
+
+
+def _bounds(given: tuple[float, float]) -> tuple[float, float]:
+    if not given[0] < given[1]:
+        raise ValueError("wanted the lower bound first")
+    return given
+
+
 class Described(BaseModel, frozen=True, extra="forbid"):
     """Any black box from elsewhere.
 
@@ -50,9 +62,9 @@ class Described(BaseModel, frozen=True, extra="forbid"):
     shape: tuple[int, int, int] | None = None
     classes: int | list[str] | None = None
     layout: Layout = "NCHW"
-    range: tuple[float, float] = (0.0, 1.0)
-    mean: list[float] = [0.0]
-    std: list[float] = [1.0]
+    range: Annotated[tuple[float, float], AfterValidator(_bounds)] = (0.0, 1.0)
+    mean: Annotated[list[float], BeforeValidator(_list)] = Field([0.0], min_length=1)
+    std: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_list)] = Field([1.0], min_length=1)
     scores: Scores | None = None
     answers: Annotated[str, AfterValidator(_answers)] = "probs"
     inputs: Inputs = "float"
@@ -70,7 +82,7 @@ class ModelFile(Described):
     function: str = ""
 
     def nature(self) -> dict[str, Any]:
-        return {**super().nature(), "file": _sha256(self.file), "function": self.function}
+        return {**super().nature(), "file": content_of(self.file), "function": self.function}
 
 
 class Images(BaseModel, frozen=True, extra="forbid"):
@@ -205,7 +217,7 @@ def _check_network(name: str, student: str, shape: networks.Shape, classes: int)
         network = build(name, shape, classes)
         with torch.no_grad():
             given = tuple(network.eval()(torch.zeros(2, *shape)).shape)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"student {student} cannot be made for images of {shape}: {told(error)}") from error
     if given != (2, classes):
         raise UsageError(f"student {student} answers 2 images with {given}: wanted 2 x {classes} logits")
@@ -213,7 +225,8 @@ def _check_network(name: str, student: str, shape: networks.Shape, classes: int)
 
 def _student_name(student: str) -> str:
     found = _file(student, Path())
-    return f"{found['file'].stem}-{_sha256(found['file'])[:8]}"
+    content = digest(f"{content_of(found['file'])} {found['function']}")
+    return f"{_readable(found['file'].stem)}-{content[:8]}"
 
 
 def _check_fit(box: Box, name: str, task: Task) -> None:
@@ -232,17 +245,23 @@ def box_of(task: Task) -> Box | None:
 def name_of(box: Box) -> str:
     """A name that no two boxes have, if they could answer differently."""
     own = box.name or (box.file.stem if isinstance(box, ModelFile) else box.model or box.adapter)
-    readable = "".join(letter if letter.isalnum() else "-" for letter in own.lower()).strip("-")
-    return f"{readable or 'box'}-{digest(repr(sorted(box.nature().items())))[:8]}"
+    return f"{_readable(own)}-{digest(repr(sorted(box.nature().items())))[:8]}"
 
 
-def offers(box: Box | None, answers: str, inputs: Inputs) -> str | None:
-    """Why the box cannot be asked under such terms, or None; None for a box is one of ours."""
-    if box is None:
-        return None
+def _readable(own: str) -> str:
+    """A name as those of tasks and folders may hold it."""
+    return "".join(letter if letter.isalnum() else "-" for letter in own.lower()).strip("-") or "box"
+
+
+def offers(box: Box, reveals: str, answers: str, inputs: Inputs) -> str | None:
+    """Why the box cannot be asked under such terms, or None.
+
+    reveals: what its answers were when it was examined; before that, what its description says.
+    """
     if box.inputs != inputs and box.inputs == "uint8":
         return "the black box takes images of 8 bits; --inputs uint8 sends such"
-    return None if covers(box.answers, answers) else f"the black box reveals {box.answers} at most"
+    least = next((offered for offered in (reveals, box.answers) if not covers(offered, answers)), None)
+    return f"the black box reveals {least} at most" if least else None
 
 
 def _with_adapter(content: dict[str, Any]) -> dict[str, Any]:
@@ -262,6 +281,27 @@ def _file(given: str, folder: Path) -> dict[str, Any]:
     if path.endswith(".py") and not function:
         raise UsageError(f"model {given}: wanted FILE.py:FUNCTION, a function that returns a module")
     return {"file": (folder / path).resolve(), "function": function}
+
+
+def content_of(file: Path) -> str:
+    """A hash of a file, and of those beside it that it names: weights that it loads, modules that it imports."""
+    own = _sha256(file)
+    others = [f"{path.name} {_sha256(path)}" for path in _named_in(file)]
+    return digest(" ".join([own, *others])) if others else own
+
+
+def _named_in(file: Path) -> list[Path]:
+    if file.suffix not in {".py", ".onnx"}:
+        return []
+    content = file.read_bytes()
+    if file.suffix == ".onnx":  # the name of a file with weights stands behind `location` and its own length
+        starts = (match.end() for match in re.finditer(rb"\x0a\x08location\x12", content))
+        names = {content[start + 1 : start + 1 + content[start]] for start in starts if start < len(content)}
+    else:
+        imported = re.findall(rb"^\s*(?:from|import)\s+(\w+)", content, re.MULTILINE)
+        names = {*re.findall(rb"[\w.-]{1,255}", content), *(name + b".py" for name in imported)}
+    found = {file.parent / os.fsdecode(name) for name in names if name.strip(b".") and b"\0" not in name}
+    return sorted(path for path in found if path.is_file() and path != file)
 
 
 def _sha256(file: Path) -> str:

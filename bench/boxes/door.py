@@ -12,6 +12,7 @@ from bench.boxes.box import black_box, predict
 from bench.boxes.defences import defended
 from bench.boxes.described import Endpoint, ModelFile, box_of
 from bench.boxes.examined import BATCH
+from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from budgets.answers import top_1
@@ -48,7 +49,11 @@ def open_door(task: Task, folder: Path, root: Path, device: torch.device) -> Doo
     if box is None:
         return OfNetwork(teachers.load(task, root, device), task)
     if isinstance(box, ModelFile):
-        return OfFile(files.opened(box, source.shape, source.classes, device)[0], task, root, device)
+        ask, content = files.opened(box, source.shape, source.classes, device)
+        known = examined.examined(task, root)
+        if known is None or known.record.hash != examined.hash_of(box, content):
+            raise UsageError(f"the model {box.file} is no longer the one that was examined; plan again")
+        return OfFile(ask, task, root, device)
     return OfEndpoint(box, folder, task, root, device)
 
 

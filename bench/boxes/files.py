@@ -1,15 +1,16 @@
 """Models in files that others wrote, as black boxes: TorchScript, ONNX, or a Python function that makes a module."""
 
-import hashlib
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.boxes.described import ModelFile, Scores
+from bench.boxes.described import ModelFile, Scores, content_of
 from bench.boxes.teachers import content_hash
 from bench.errors import UsageError, told
 from bench.python_file import function_in
@@ -18,6 +19,7 @@ Shape = tuple[int, int, int]
 Ask = Callable[[Tensor], Tensor]
 TRIED = 4  # images with which a model is tried
 SUM = 1e-3  # by which probabilities may miss 1
+ALONE = 1e-2  # by which the answer to an image may differ from that to the same among others
 
 
 def opened(box: ModelFile, shape: Shape, classes: int, device: torch.device) -> tuple[Ask, str]:
@@ -26,6 +28,9 @@ def opened(box: ModelFile, shape: Shape, classes: int, device: torch.device) -> 
     Images N x C x H x W in [0, 1] -> probabilities N x K or top-1 classes of N, as its answers are. UsageError for a
     file that cannot be loaded, and for a model that does not take such images or give such answers.
     """
+    for name, values in (("mean", box.mean), ("std", box.std)):
+        if len(values) not in {1, shape[0]}:
+            raise UsageError(f"model {box.file}: {name} has {len(values)} numbers: wanted 1 or {shape[0]}")
     model, content = _loaded(box, device)
     mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (box.mean, box.std))
     low, high = box.range
@@ -40,9 +45,19 @@ def opened(box: ModelFile, shape: Shape, classes: int, device: torch.device) -> 
 
     def ask(images: Tensor) -> Tensor:
         answered = raw(images)
-        return answered.float().softmax(dim=1) if scores == "logits" else answered
+        if scores == "labels":
+            return _known(answered.long(), classes, box.file)
+        return answered.float().softmax(dim=1) if scores == "logits" else answered.float()
 
     return ask, content
+
+
+def _known(labels: Tensor, classes: int, file: Path) -> Tensor:
+    """The labels, if all are those of classes."""
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            raise UsageError(f"model {file} answers with class {label.item()}: wanted 0 to {classes - 1}")
+    return labels
 
 
 def _loaded(box: ModelFile, device: torch.device) -> tuple[Ask, str]:
@@ -52,18 +67,18 @@ def _loaded(box: ModelFile, device: torch.device) -> tuple[Ask, str]:
     try:
         if box.function:
             return _python(box, device)
-        if file.suffix == ".onnx":
-            return _onnx(file, device), _sha256(file)
-        return _torchscript(file, device), _sha256(file)
+        return (_onnx if file.suffix == ".onnx" else _torchscript)(file, device), content_of(file)
     except UsageError:
         raise
-    except Exception as error:
-        raise UsageError(f"model {file} cannot be loaded: {told(error)}") from error
+    except (Exception, SystemExit) as error:
+        wanted = "" if box.function else "; wanted TorchScript, ONNX (.onnx) or FILE.py:FUNCTION"
+        raise UsageError(f"model {file} cannot be loaded: {told(error)}{wanted}") from error
 
 
 def _torchscript(file: Path, device: torch.device) -> Ask:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export
+        for kind in (DeprecationWarning, FutureWarning):  # torch would rather have torch.export
+            warnings.simplefilter("ignore", kind)
         model: nn.Module = torch.jit.load(str(file), map_location=device).eval()
     return model
 
@@ -92,7 +107,9 @@ def _python(box: ModelFile, device: torch.device) -> tuple[Ask, str]:
     model = made()
     if not isinstance(model, nn.Module):
         raise UsageError(f"{box.file}:{box.function} gives a {type(model).__name__}: wanted a torch module")
-    return model.eval().requires_grad_(False).to(device), f"{_sha256(box.file)} {content_hash(model)}"
+    with suppress(NotImplementedError):  # of what torch.export has made, which is in the mode in which it was made
+        model.eval()
+    return model.to(device), f"{content_of(box.file)} {content_hash(model)}"
 
 
 def _tried(raw: Ask, box: ModelFile, shape: Shape, classes: int, device: torch.device) -> Scores:
@@ -100,14 +117,18 @@ def _tried(raw: Ask, box: ModelFile, shape: Shape, classes: int, device: torch.d
     name, wanted = box.file, " x ".join(map(str, shape))
     images = torch.rand(TRIED, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     try:
-        answered, again = raw(images), raw(images)
-    except Exception as error:
+        answered, again, alone = raw(images), raw(images), raw(images[:1])
+    except (Exception, SystemExit) as error:
         raise UsageError(f"model {name} does not take images of {wanted}, {box.layout}: {told(error)}") from error
     if not isinstance(answered, Tensor):
         raise UsageError(f"model {name} answers with a {type(answered).__name__}: wanted a tensor")
+    scores = scores_of(answered, TRIED, classes, box.scores, f"model {name}")
     if not torch.equal(answered, again):
         raise UsageError(f"model {name} answers the same images differently: is it in eval mode?")
-    return scores_of(answered, TRIED, classes, box.scores, f"model {name}")
+    near = torch.equal if scores == "labels" else partial(torch.allclose, rtol=ALONE, atol=ALONE)
+    if alone.shape != answered[:1].shape or not near(alone, answered[:1]):
+        raise UsageError(f"model {name} answers an image otherwise when it is alone: is it in eval mode?")
+    return scores
 
 
 def scores_of(answered: Tensor, n: int, classes: int, declared: Scores | None, what: str) -> Scores:
@@ -117,12 +138,9 @@ def scores_of(answered: Tensor, n: int, classes: int, declared: Scores | None, w
     if tuple(answered.shape) != (n, classes) or not answered.is_floating_point() or declared == "labels":
         told = f"{tuple(answered.shape)} of {answered.dtype}"
         raise UsageError(f"{what} answers {n} images with {told}: wanted {declared or 'scores'} of {classes} classes")
+    if not answered.isfinite().all():
+        raise UsageError(f"{what} answers with numbers that are not finite")
     sums = bool((answered.sum(dim=1) - 1).abs().max() <= SUM) and bool(answered.min() >= -SUM)
     if declared == "probs" and not sums:
         raise UsageError(f"{what} answers with numbers that are no probabilities: scores: logits, perhaps?")
     return declared or ("probs" if sums else "logits")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -5,9 +5,9 @@ buys it nothing. The other process never loads the method's file, answers as man
 the budget reveals, and says how many it answered; a cell whose own meter counted otherwise has no result. Between the
 two pass JSON and plain numbers, no pickles: nothing that a method sends is code on the other side.
 
-Not stopped: whatever a process may do to others of the same user, such as to read their memory, the teacher's file or
-what an earlier attempt left behind; and what a method does to the rest of its own process, where the test images lie,
-and where the student is examined and its result written. A method that lies about its student is found by reading it.
+Not stopped: whatever a process may do to others of the same user, such as to start them with other code, to read their
+memory, the teacher's file or what an earlier attempt kept; and what a method does to the rest of its own process, where
+the test images lie, the student is examined and its result is written. Who does that is found by reading the method.
 """
 
 import json
@@ -179,6 +179,7 @@ def _serve(
     connection.send_bytes(packed({}))
     Served(door, oracle, device).talk(connection)
     door.close()
+    os._exit(0)  # taking the interpreter down would take half a second, while the cell waits
 
 
 def _end_with(parent: int) -> None:

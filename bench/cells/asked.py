@@ -10,22 +10,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from budgets.answers import top_1
+from budgets.answers import Answers, reveal, top_1
 from results.store import write_bytes
 
 SHOWN = 16
 KEPT = 500  # images: the standard error of a share is at most 2.2 points
+NOTHING = -1  # in the place of an answer of which nothing was revealed
 SEED = 30_000  # of what is kept: the randomness of methods knows nothing of it
 
 
 class Asked:
     """The teacher, remembering some of what it was asked and answered.
 
-    Of all images sent so far, each is as likely as any other to be among the KEPT.
+    reveals: as the budget has it; only that is looked at, so that a black box in another process shows the same. Of all
+    images sent so far, each is as likely as any other to be among the KEPT.
     """
 
-    def __init__(self, teacher: Callable[[Tensor], Tensor]) -> None:
-        self._teacher = teacher
+    def __init__(self, teacher: Callable[[Tensor], Tensor], reveals: Answers = "probs") -> None:
+        self._teacher, self._reveals = teacher, reveals
         self._latest: list[Tensor] = []
         self._rng = torch.Generator().manual_seed(SEED)
         self._keys, self._images, self._labels = torch.empty(0), torch.empty(0), torch.empty(0)
@@ -34,13 +36,17 @@ class Asked:
         """What it answers to float images N x C x H x W in [0, 1]."""
         some = images.detach()[:: max(1, len(images) // SHOWN)][:SHOWN].clone()
         self._latest = [*self._latest, *some][-SHOWN:]
-        answers = self._teacher(images)
-        self._keep(images.detach(), top_1(answers))
+        answers = reveal(self._teacher(images), self._reveals)
+        hidden = answers.isnan().all(dim=1) if answers.ndim == 2 else torch.zeros_like(answers, dtype=torch.bool)
+        self._keep(images.detach(), top_1(answers).masked_fill(hidden, NOTHING))
         return answers
 
     def measure(self, student: nn.Module) -> dict[str, float]:
         """`fitted`: the share of the kept images on which a student in eval mode has the teacher's top-1; `commonest`:
-        that of the commonest answer, which a student reaches that has learnt nothing."""
+        that of the commonest answer, which a student reaches that has learnt nothing. Nothing, where nothing was ever
+        revealed."""
+        if not len(self._labels):
+            return {}
         with torch.no_grad():
             fitted = (student(self._images).argmax(dim=1) == self._labels).double().mean().item()
         return {"fitted": fitted, "commonest": self._labels.bincount().max().item() / len(self._labels)}
@@ -63,9 +69,9 @@ class Asked:
         self._keys, self._images, self._labels = state["keys"].cpu(), state["images"], state["labels"]
 
     def _keep(self, images: Tensor, labels: Tensor) -> None:
-        """Give each image a random key; those of the highest keys stay. The keys are drawn on the CPU, so that what
-        stays is known there, and hardly anything is copied once many images have been seen."""
-        keys = torch.rand(len(images), generator=self._rng)
+        """Give each image of which anything was revealed a random key; those of the highest keys stay. The keys are
+        drawn on the CPU, so that what stays is known there, and hardly anything is copied once many were seen."""
+        keys = torch.rand(len(images), generator=self._rng).masked_fill(labels.cpu() == NOTHING, -1.0)
         lowest = self._keys.min() if len(self._keys) == KEPT else torch.tensor(-1.0)
         (new,) = torch.where(keys > lowest)
         if not len(new):

@@ -84,7 +84,7 @@ def _assembled(
     method, source = METHODS[cell.method], sources.source_of(task.dataset)
     config = method.Config.model_validate_json(cell.config)
     exam = exam_of(cell, dataset, door, root, device)
-    asked = Asked(door)
+    asked = Asked(door, cell.budget.answers)
     oracle = Oracle(asked, cell.budget, shape=source.shape, classes=source.classes)
     # One seed for the weights, so that all methods start from the same student, another for the method.
     torch.manual_seed(cell.seed)

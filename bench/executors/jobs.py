@@ -8,12 +8,15 @@ from typing import Any, Literal, Protocol
 import torch
 
 from bench.boxes import examined, teachers
+from bench.boxes.described import Attached
 from bench.cells.cell import Cell
+from bench.cells.code import is_ours
 from bench.cells.run import AS_USUAL, How, run_cell
 from bench.contract import plugins
 from bench.contract.plugins import Outside
 from bench.tasks.data import sources
 from bench.tasks.table import Task
+from methods import METHODS
 from results.records import Failure, plain
 from results.store import Busy, lock, write_json
 
@@ -88,9 +91,16 @@ def cell_jobs(
     named = {cell.name(): cell for cell in cells}
     largest_first = sorted(named.items(), key=lambda item: -item[1].budget.queries)
     places = (root.resolve(), data_folder.resolve(), outside)
-    own = any(isinstance(item, Path) for item in outside)
+    own = any(isinstance(item, Path) or (isinstance(item, Attached) and item.student) for item in outside)
     return [
-        Job(name, work_on_cell, (cell, *places, how), size=cell.budget.queries, saves=True, alone=own)
+        Job(
+            name,
+            work_on_cell,
+            (cell, *places, how),
+            size=cell.budget.queries,
+            saves=True,
+            alone=own or not is_ours(METHODS[cell.method]),
+        )
         for name, cell in largest_first
     ]
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 from bench.errors import UsageError
-from results.store import wait_for, write_json
+from results.store import wait_for, write_bytes
+
+WIDTH = 40  # characters of the file, whatever it says
 
 
 class Bill:
@@ -15,12 +17,12 @@ class Bill:
 
     def __init__(self, folder: Path, price: float, limit: float | None, currency: str = "USD") -> None:
         self.folder, self._price, self._limit, self._currency = folder, price, limit, currency
+        self._file = folder / "bill.json"
 
     @property
     def images(self) -> int:
         """Images charged so far."""
-        file = self.folder / "bill.json"
-        return int(json.loads(file.read_text())["images"]) if file.exists() else 0
+        return int(json.loads(self._file.read_text())["images"]) if self._file.exists() else 0
 
     @property
     def money(self) -> float:
@@ -37,9 +39,18 @@ class Bill:
                     f"the limit on money is reached: {spent} are spent, and {images} more images cost more; "
                     "with a higher limit the same command goes on from here"
                 )
-            write_json(self.folder / "bill.json", {"images": charged})
+            self._write(charged)
 
     def give_back(self, images: int) -> None:
         """Take off images that the endpoint refused to answer."""
         with wait_for(self.folder / "bill"):
-            write_json(self.folder / "bill.json", {"images": self.images - images})
+            self._write(self.images - images)
+
+    def _write(self, images: int) -> None:
+        """In place and at once, so that a process that is killed leaves the old number or the new one, and no request
+        waits for the disk. What a machine without power forgets of it is in the journals."""
+        content = json.dumps({"images": images}).ljust(WIDTH - 1).encode() + b"\n"
+        if not self._file.exists():
+            write_bytes(self._file, content)
+        with self._file.open("r+b", buffering=0) as file:
+            file.write(content)

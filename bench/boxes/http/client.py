@@ -22,8 +22,8 @@ from bench.boxes.http.bill import Bill
 from bench.boxes.http.turns import Turns
 from bench.boxes.http.wire import Garbage
 from bench.errors import UsageError
+from budgets.distinct import hashes
 from budgets.journal import Failed, Journal
-from budgets.oracle import fingerprints
 from results.store import digest
 
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # states of an endpoint that may pass
@@ -55,14 +55,14 @@ class _NotMade(Exception):
 class Client:
     """The box as an oracle sees it: float images N x C x H x W in [0, 1] -> probabilities N x K, or classes of N.
 
-    name: of who asks, a part of each request's name. Raises UsageError, one line, for what cannot be mended by asking
-    again.
+    name: of who asks, a part of each request's name. version: of the model that is wanted, or any. Raises UsageError,
+    one line, for what cannot be mended by asking again.
     """
 
-    def __init__(self, box: Endpoint, classes: int, journal: Journal, bill: Bill, name: str) -> None:
+    def __init__(self, box: Endpoint, classes: int, journal: Journal, bill: Bill, name: str, version: str = "") -> None:
         self._box, self._classes, self._journal, self._bill, self._name = box, classes, journal, bill, name
         self._at = 0
-        self._version = ""
+        self._version = version
         self._model: oip.Model | None = None
         self._failure: Exception | None = None  # the first that cannot be mended
         self._not_before = 0.0  # on the monotonic clock
@@ -111,7 +111,7 @@ class Client:
                 self._box = box.model_copy(update={"model": await self._only_model(patience)})
             metadata = await self._patiently(lambda: self._get("{base}/v2/models/{model}"), patience)
             self._model = oip.model_of(metadata, f"model {self._box.model} of {box.base}")
-            self._version = self._line(self._model.version)
+            self._see_version(self._model.version)
 
     async def _only_model(self, patience: float) -> str:
         listed = await self._patiently(lambda: self._get("{base}/v2/repository/index", "POST"), patience)
@@ -151,14 +151,17 @@ class Client:
     async def _piece(self, at: int, images: Tensor) -> Tensor | None:
         """The answers to one request's images, from the journal or from the endpoint; None where it failed."""
         try:
-            prints = fingerprints((images * 255).round().to(torch.uint8) if self._box.inputs == "uint8" else images)
+            sent = (images * 255).round().to(torch.uint8) if self._box.inputs == "uint8" else images
+            prints = hashes(sent.cpu()).tobytes()
             kept = self._journal.find(at, prints)
             if kept is not None:
                 return kept
             id = f"{self._name}-{at}-{digest(prints.hex())[:12]}"
             async with self._free:  # also between two attempts: an endpoint in need is not sent others meanwhile
                 answered: Tensor = await self._patiently(lambda: self._attempt(at, images, id), self._box.patience)
-                self._journal.keep(at, prints, id, answered)
+                await asyncio.to_thread(
+                    self._journal.keep, at, prints, id, answered
+                )  # others need not wait for the disk
                 return answered
         except Exception as error:
             self._failure = self._failure or error
@@ -203,7 +206,7 @@ class Client:
         self._bill.reserve(n)
         try:
             self._journal.sent(at, n, id)
-        except OSError:
+        except Exception:
             self._bill.give_back(n)
             raise
 
@@ -217,12 +220,16 @@ class Client:
             answered, version = oip.answers(self._box, response, id, n, self._classes)
         else:
             answered, version = wire.answers(self._box, response, n, self._classes)
+        self._see_version(version)
+        return answered
+
+    def _see_version(self, version: str) -> None:
+        """Changed, where it is another than before."""
         version = self._line(version)
         if self._version and version and version != self._version:
             told = f"its model was version {self._version}, is {version}"
             raise Changed(f"black box {self._box.base} has changed: {told}")
         self._version = version or self._version
-        return answered
 
     def _told(self, error: Exception, at: int, n: int, id: str) -> Exception:
         """Note in the journal and on the bill how an attempt ended; returns what is to be raised."""
@@ -258,7 +265,7 @@ def _kind_of(error: Exception) -> Failed:
     """How a journal has it: `lost` where the request may have been answered, and nobody heard it."""
     if isinstance(error, Garbage | Changed | httpx.DecodingError):
         return "unusable"
-    return "refused" if isinstance(error, Faltered | UsageError | BEFORE) else "lost"
+    return "refused" if isinstance(error, (Faltered, UsageError, *BEFORE)) else "lost"
 
 
 def _backoff(number: int) -> float:
@@ -269,7 +276,7 @@ def _backoff(number: int) -> float:
 def _seconds(text: str) -> float:
     """What Retry-After says, a number of seconds or a date, as seconds from now; 0 for nothing that one understands."""
     try:
-        return max(0.0, float(text))
-    except ValueError:
         parsed = email.utils.parsedate_tz(text)
-        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+        return max(0.0, email.utils.mktime_tz(parsed) - time.time() if parsed else float(text))
+    except wire.MISFITS:
+        return 0.0
