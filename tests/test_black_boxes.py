@@ -290,6 +290,7 @@ def test_a_bad_description_is_told_in_one_line(
     [
         (("--blackbox", "http://127.0.0.1:9", "--teacher", "x.pt"), "wanted one of them"),
         (("--blackbox", "missing.yaml"), "cannot be read"),
+        (("--blackbox", "127.0.0.1:8080"), "'127.0.0.1:8080': wanted an address such as http://127.0.0.1:8080"),
         (("--task", "images:nowhere"), "have no labels: wanted a black box"),
     ],
 )

@@ -677,13 +677,15 @@ def test_a_retry_after_that_means_nothing_asks_for_nothing(server: Faulty, tmp_p
     ],
 )
 def test_an_address_where_nobody_answers_is_told_soon(tmp_path: Path, base: str, told: str) -> None:
-    box = described.read(base, Endpoint, retries=1)
-    assert isinstance(box, Endpoint)
-    asked = Client(box, CLASSES, Journal(tmp_path / "journal", {}), Bill(tmp_path, 0.0, None), "test")
     begun = time.monotonic()
     with pytest.raises(UsageError) as error:
-        asked.look()
-    asked.close()
+        box = described.read(base, Endpoint, retries=1)
+        assert isinstance(box, Endpoint)
+        asked = Client(box, CLASSES, Journal(tmp_path / "journal", {}), Bill(tmp_path, 0.0, None), "test")
+        try:
+            asked.look()
+        finally:
+            asked.close()
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert time.monotonic() - begun < 5

@@ -85,7 +85,7 @@ def request_of(images: Tensor, **other: Any) -> dict[str, Any]:
 
 
 def ask(url: str, request: dict[str, Any], path: str = MODEL) -> requests.Response:
-    return requests.post(f"{url}{path}/infer", json=request, timeout=30)
+    return requests.post(f"{url}{path}/infer", json=request, timeout=120)
 
 
 def ask_in_bytes(url: str, images: Tensor, **other: Any) -> requests.Response:
@@ -95,7 +95,7 @@ def ask_in_bytes(url: str, images: Tensor, **other: Any) -> requests.Response:
     del tensor["data"]
     request = {"parameters": {"binary_data_output": True}, "inputs": [tensor], **other}
     header = json.dumps(request).encode()
-    return requests.post(f"{url}{MODEL}/infer", data=header + content, headers={LENGTH: str(len(header))}, timeout=30)
+    return requests.post(f"{url}{MODEL}/infer", data=header + content, headers={LENGTH: str(len(header))}, timeout=120)
 
 
 def answered(response: requests.Response) -> Tensor:
@@ -114,7 +114,7 @@ def answered(response: requests.Response) -> Tensor:
 
 
 def counted(url: str) -> dict[str, int]:
-    count: dict[str, int] = requests.get(f"{url}/count", timeout=30).json()
+    count: dict[str, int] = requests.get(f"{url}/count", timeout=120).json()
     return count
 
 
@@ -142,7 +142,7 @@ def test_labels_are_all_that_is_revealed_where_that_was_said(teacher: Normalised
     with served(app_of(teacher, reveal="labels")) as url:
         assert answered(ask(url, request_of(images))).equal(own)
         assert answered(ask_in_bytes(url, images)).equal(own)
-        (output,) = requests.get(url + MODEL, timeout=30).json()["outputs"]
+        (output,) = requests.get(url + MODEL, timeout=120).json()["outputs"]
         assert output == {"name": "labels", "datatype": "INT64", "shape": [-1]}
         assert ask(url, request_of(images, outputs=[{"name": "probs"}])).status_code == 400
 
@@ -178,21 +178,21 @@ def test_null_stands_for_nothing(url: str, images: Tensor) -> None:
 
 def test_metadata_name_the_model_its_version_and_its_tensors(url: str) -> None:
     for path in (MODEL, f"{MODEL}/versions/{VERSION}"):
-        assert requests.get(url + path, timeout=30).json() == {
+        assert requests.get(url + path, timeout=120).json() == {
             "name": "digits-lenet",
             "versions": [VERSION],
             "platform": "pytorch",
             "inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, *SHAPE]}],
             "outputs": [{"name": "probs", "datatype": "FP32", "shape": [-1, CLASSES]}],
         }
-        assert requests.get(f"{url}{path}/ready", timeout=30).json() == {"name": "digits-lenet", "ready": True}
+        assert requests.get(f"{url}{path}/ready", timeout=120).json() == {"name": "digits-lenet", "ready": True}
 
 
 def test_the_server_is_live_and_lists_its_model(url: str) -> None:
     for path in ("/v2/health/live", "/v2/health/ready"):
-        assert requests.get(url + path, timeout=30).json() == {"live": True}
-    assert "binary_tensor_data" in requests.get(f"{url}/v2", timeout=30).json()["extensions"]
-    (model,) = requests.post(f"{url}/v2/repository/index", json={}, timeout=30).json()
+        assert requests.get(url + path, timeout=120).json() == {"live": True}
+    assert "binary_tensor_data" in requests.get(f"{url}/v2", timeout=120).json()["extensions"]
+    (model,) = requests.post(f"{url}/v2/repository/index", json={}, timeout=120).json()
     assert model == {"name": "digits-lenet", "version": VERSION, "state": "READY"}
 
 
@@ -251,14 +251,14 @@ def test_values_that_are_not_finite_are_refused_in_json_and_in_bytes(url: str, v
     images = IMAGE.clone()
     images[0, 0, 3, 4] = value
     body = json.dumps(request_of(images))  # NaN and Infinity, as Python and others write them
-    for response in (requests.post(f"{url}{MODEL}/infer", data=body, timeout=30), ask_in_bytes(url, images)):
+    for response in (requests.post(f"{url}{MODEL}/infer", data=body, timeout=120), ask_in_bytes(url, images)):
         assert response.status_code == 400
         assert "not finite" in response.json()["error"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", f'{{"inputs": {DEEP}}}'.encode()])
 def test_a_body_that_is_no_request_is_refused(url: str, body: bytes) -> None:
-    response = requests.post(f"{url}{MODEL}/infer", data=body, timeout=30)
+    response = requests.post(f"{url}{MODEL}/infer", data=body, timeout=120)
     assert (response.status_code, list(response.json())) == (400, ["error"])
 
 
@@ -278,24 +278,24 @@ def test_bytes_of_another_length_than_announced_are_refused(url: str, size: Any,
     header = json.dumps({"inputs": [tensor]}).encode()
     headers = {LENGTH: length or str(len(header))}
     body = header + IMAGE.numpy().tobytes()
-    response = requests.post(f"{url}{MODEL}/infer", data=body, headers=headers, timeout=30)
+    response = requests.post(f"{url}{MODEL}/infer", data=body, headers=headers, timeout=120)
     assert response.status_code == 400
     assert told in response.json()["error"]
 
 
 @pytest.mark.parametrize("path", ["/v2/models/mnist", f"{MODEL}/versions/2"])
 def test_another_model_and_another_version_are_unknown(url: str, path: str) -> None:
-    for response in (ask(url, request_of(IMAGE), path), requests.get(url + path, timeout=30)):
+    for response in (ask(url, request_of(IMAGE), path), requests.get(url + path, timeout=120)):
         assert response.status_code == 404
         assert "unknown" in response.json()["error"]
 
 
 def test_other_addresses_and_ways_are_refused_in_the_same_shape(url: str) -> None:
-    assert requests.get(f"{url}/v1/models", timeout=30).json() == {"error": "Not Found"}
-    response = requests.get(f"{url}{MODEL}/infer", timeout=30)
+    assert requests.get(f"{url}/v1/models", timeout=120).json() == {"error": "Not Found"}
+    response = requests.get(f"{url}{MODEL}/infer", timeout=120)
     assert (response.status_code, list(response.json())) == (405, ["error"])
     packed = {"Content-Encoding": "gzip"}
-    assert requests.post(f"{url}{MODEL}/infer", data=b"", headers=packed, timeout=30).status_code == 415
+    assert requests.post(f"{url}{MODEL}/infer", data=b"", headers=packed, timeout=120).status_code == 415
 
 
 def test_a_network_that_fails_is_told_and_not_counted() -> None:
@@ -321,7 +321,7 @@ def test_more_images_than_the_most_are_refused(teacher: Normalised) -> None:
 def said_to(url: str, sent: bytes) -> tuple[int, Any]:
     """The state and the content of what the server says to these bytes."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(sent)
         with HTTPResponse(connection) as response:
             response.begin()
@@ -344,14 +344,14 @@ def test_a_body_that_becomes_too_large_is_refused_while_it_comes(teacher: Normal
 def test_who_sends_all_of_a_body_that_is_too_large_hears_so_and_may_go_on(teacher: Normalised) -> None:
     with served(app_of(teacher, most_images=2)) as url, requests.Session() as session:
         body = b" " * 20_000_000  # more than waits between two sockets
-        assert session.post(f"{url}{MODEL}/infer", data=body, timeout=30).status_code == 413
-        assert session.post(f"{url}{MODEL}/infer", data=(body for _ in range(2)), timeout=30).status_code == 413
-        assert session.post(f"{url}{MODEL}/infer", json=request_of(IMAGE), timeout=30).status_code == 200
+        assert session.post(f"{url}{MODEL}/infer", data=body, timeout=120).status_code == 413
+        assert session.post(f"{url}{MODEL}/infer", data=(body for _ in range(2)), timeout=120).status_code == 413
+        assert session.post(f"{url}{MODEL}/infer", json=request_of(IMAGE), timeout=120).status_code == 200
 
 
 def test_a_client_that_goes_away_amid_its_body_does_no_harm(url: str, caplog: pytest.LogCaptureFixture) -> None:
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n{{".encode())
     assert ask(url, request_of(IMAGE)).status_code == 200
     assert caplog.text == ""
@@ -361,7 +361,7 @@ def test_the_longest_way_to_write_the_most_images_fits(teacher: Normalised) -> N
     images = torch.full((64, *SHAPE), 1.2345678e-05)
     body = json.dumps({"inputs": [tensor_of(images, data=images.double().tolist())]})
     with served(app_of(teacher, most_images=64)) as url:
-        assert requests.post(f"{url}{MODEL}/infer", data=body, timeout=30).status_code == 200
+        assert requests.post(f"{url}{MODEL}/infer", data=body, timeout=120).status_code == 200
 
 
 # What it counts.
@@ -508,7 +508,7 @@ def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def ended(process: "subprocess.Popen[str]", number: signal.Signals) -> tuple[int, str]:
     """The exit code and the last words of a process that is sent a signal."""
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     return process.returncode, error
 
 
@@ -563,10 +563,10 @@ def test_mlflows_own_server_answers_with_the_networks_probabilities(
         assert address[1] == address[2]
         for n in (1, 7):
             inputs = {"inputs": images[:n].tolist()}
-            response = requests.post(f"{address[1]}/invocations", json=inputs, timeout=30)
+            response = requests.post(f"{address[1]}/invocations", json=inputs, timeout=120)
             found = torch.tensor(response.json()["predictions"])
             assert torch.allclose(found, black_box(teacher)(images[:n]), atol=1e-6)
-        assert requests.get(f"{address[1]}/version", timeout=30).text == mlflow.__version__
+        assert requests.get(f"{address[1]}/version", timeout=120).text == mlflow.__version__
         assert ended(process, signal.SIGTERM) == (0, "")
 
 

@@ -48,6 +48,12 @@ def _bounds(given: tuple[float, float]) -> tuple[float, float]:
     return given
 
 
+def _address(given: str) -> str:
+    if not given.startswith(("http://", "https://")):
+        raise ValueError(f"{given!r}: wanted an address such as http://127.0.0.1:8080")
+    return given
+
+
 class Described(BaseModel, frozen=True, extra="forbid"):
     """Any black box from elsewhere.
 
@@ -118,7 +124,7 @@ class Endpoint(Described):
     timeout, patience: seconds. price: of 1,000 queries. limit: most money to spend.
     """
 
-    base: str
+    base: Annotated[str, AfterValidator(_address)]
     adapter: str = "custom"
     model: str = ""
     url: str = "{base}"
