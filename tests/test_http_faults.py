@@ -667,6 +667,17 @@ def test_a_retry_after_that_means_nothing_asks_for_nothing(server: Faulty, tmp_p
 # What is no endpoint.
 
 
+def look(base: str, folder: Path) -> None:
+    """See who answers at the address, and what model it has."""
+    box = described.read(base, Endpoint, retries=1)
+    assert isinstance(box, Endpoint)
+    asked = Client(box, CLASSES, Journal(folder / "journal", {}), Bill(folder, 0.0, None), "test")
+    try:
+        asked.look()
+    finally:
+        asked.close()
+
+
 @pytest.mark.parametrize(
     ("base", "told"),
     [
@@ -679,13 +690,7 @@ def test_a_retry_after_that_means_nothing_asks_for_nothing(server: Faulty, tmp_p
 def test_an_address_where_nobody_answers_is_told_soon(tmp_path: Path, base: str, told: str) -> None:
     begun = time.monotonic()
     with pytest.raises(UsageError) as error:
-        box = described.read(base, Endpoint, retries=1)
-        assert isinstance(box, Endpoint)
-        asked = Client(box, CLASSES, Journal(tmp_path / "journal", {}), Bill(tmp_path, 0.0, None), "test")
-        try:
-            asked.look()
-        finally:
-            asked.close()
+        look(base, tmp_path)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert time.monotonic() - begun < 5
