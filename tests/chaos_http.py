@@ -1,6 +1,6 @@
 """Kill real runs that ask a black box over HTTP, at random moments, and count what was lost and what was paid twice.
 
-    python tests/chaos_http.py --kills 100         # some 20 minutes
+    python tests/chaos_http.py --kills 100         # half an hour
 
 The app of `bench serve`, with a teacher of the digits and in a process of its own, takes a while for each request.
 `bench run` asks it in a results folder of its own. Its whole process group is killed by SIGKILL, after a random time or
