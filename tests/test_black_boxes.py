@@ -2,6 +2,7 @@
 
 import base64
 import email
+import errno
 import io
 import json
 import threading
@@ -320,3 +321,28 @@ def test_images_without_labels_compare_students_with_the_black_box_alone(
     assert "no accuracy, for the images have no labels" in " ".join(capsys.readouterr().out.split())
     [paper] = (tmp_path / "mine" / "tables").glob("images-*.labels.float.tex")
     assert "Agreement with the black box in percent" in paper.read_text()
+
+
+def test_a_box_that_is_gone_at_the_end_is_told_and_the_report_is_written(
+    tmp_path: Path, teacher: Normalised, grid: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = UsageError("black box http://x says 401 Unauthorized")
+    monkeypatch.setattr("bench.boxes.examined.changed", lambda *_: (_ for _ in ()).throw(gone))
+    with served(app_of(teacher)) as url:
+        asked = ("--grid", grid, "--method", "once", "--out", str(tmp_path), "--blackbox", url, "--mlflow", "off")
+        assert bench("run", *asked) == 1
+    assert "has changed cannot be seen: black box http://x says 401" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "mine" / "index.html").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_nothing_more_ends_a_command_in_one_line(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(number, "no room", "runs/x")
+    monkeypatch.setattr("bench.cli.runs.keep_record", lambda *_: (_ for _ in ()).throw(full))
+    asked = ("--method", "noise*", "--budget", "250", "--teachers", "1", "--seeds", "1", "--mlflow", "off")
+    assert bench("run", *asked, "--out", str(tmp_path)) == 2
+    assert capsys.readouterr().err == (
+        "bench: no room: runs/x; what was done so far is kept, and the same command goes on from there\n"
+    )

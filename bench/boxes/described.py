@@ -120,8 +120,9 @@ class Endpoint(Described):
     url, health: templates with {base} and {model}. base: the address. headers: with ${NAME} for what stands in an
     environment variable. body: a JSON value in which $images, $image, $id, $n, $shape and $classes stand for those; or
     `form`: the fields of a form whose values are such; else the image itself is the body. batch: images in a request at
-    most. concurrency: requests at once. rate: requests a second, 0 for as many as there are. retries: further attempts.
-    timeout, patience: seconds. price: of 1,000 queries. limit: most money to spend.
+    most. concurrency: requests at once. rate: requests a second, 0 for as many as there are. retries: further attempts
+    of what may be charged. timeout: seconds. patience: seconds for which what is refused is tried again. price: of
+    1,000 queries. limit: most money to spend.
     """
 
     base: Annotated[str, AfterValidator(_address)]

@@ -112,7 +112,9 @@ class OfEndpoint(OfFile):
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder / "journal", {"cell": folder.name, "batch": box.batch})
         classes = sources.source_of(task.dataset).classes
-        self._client = Client(box, classes, journal, examined.bill_of(task, root), folder.name)
+        known = examined.examined(task, root)
+        version = known.version if known else ""
+        self._client = Client(box, classes, journal, examined.bill_of(task, root), folder.name, version)
         super().__init__(self._client, task, root, device)
 
     def resume(self, spent: int) -> None:

@@ -5,6 +5,7 @@ ROOT/boxes/NAME/box.json             what is known of it
                probe.journal         what it answered to the probes, each paid for; likewise
                test-HASH.journal     what it answered to the test images
                bill.json             images charged so far, cells and examinations together
+               turns/                whose turn it is to send a request
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """`bench`: its commands, and how they end."""
 
+import errno
 import signal
 import sys
 import traceback
@@ -23,6 +24,8 @@ COMMANDS = (
     serve.serve,
     verify.verify,
 )
+
+NO_ROOM = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES}  # what is the machine's fault, and can be mended
 
 app = typer.Typer(
     name="bench",
@@ -65,6 +68,10 @@ def _told(error: Exception) -> int:
 
     if isinstance(error, UsageError | RecordError | NoLocks):
         print(f"bench: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        told = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        print(f"bench: {told}; what was done so far is kept, and the same command goes on from there", file=sys.stderr)
         return 2
     if words := getattr(error, "format_message", None):  # of the parser of the command line
         print(f"bench: {' '.join(words().split())}; bench --help, or bench COMMAND --help", file=sys.stderr)

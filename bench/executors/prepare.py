@@ -7,6 +7,7 @@ from bench.boxes import examined, teachers
 from bench.boxes.described import Endpoint, box_of
 from bench.boxes.examined import note_of, to_examine
 from bench.contract.plugins import Outside
+from bench.errors import UsageError
 from bench.executors.jobs import Job, box_jobs, data_jobs, teacher_jobs
 from bench.grids.plan import Planned, needs
 from bench.tasks.table import Task, task_of
@@ -53,9 +54,17 @@ def to_pay(waiting: Sequence[Planned], root: Path) -> list[tuple[str, BoxNote, f
 def changed(runs: Iterable[Planned], root: Path) -> list[str]:
     """A line for each endpoint that answers otherwise than before the runs; it is sent its probes once more."""
     endpoints = [task for task in foreign(runs).values() if isinstance(box_of(task), Endpoint)]
-    seen = {task.teacher: examined.changed(task, root) for task in endpoints}
-    doubt = "; what was asked of it since then is in doubt"
-    return [f"the black box {name} has changed meanwhile: {why}{doubt}" for name, why in seen.items() if why]
+    seen = [_change(task, root) for task in endpoints]
+    return [line for line in seen if line]
+
+
+def _change(task: Task, root: Path) -> str | None:
+    try:
+        why = examined.changed(task, root)
+    except UsageError as error:
+        return f"whether the black box {task.teacher} has changed cannot be seen: {error}"
+    doubt = "what was asked of it since the runs began is in doubt"
+    return f"the black box {task.teacher} has changed meanwhile: {why}; {doubt}" if why else None
 
 
 def _tasks(runs: Iterable[Planned]) -> list[Task]:
