@@ -38,6 +38,9 @@ def _answers(given: str) -> str:
     return given
 
 
+Answers = Annotated[str, AfterValidator(_answers)]
+
+
 def _list(given: Any) -> Any:
     return [given] if isinstance(given, int | float) else given
 
@@ -72,7 +75,7 @@ class Described(BaseModel, frozen=True, extra="forbid"):
     mean: Annotated[list[float], BeforeValidator(_list)] = Field([0.0], min_length=1)
     std: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_list)] = Field([1.0], min_length=1)
     scores: Scores | None = None
-    answers: Annotated[str, AfterValidator(_answers)] = "probs"
+    answers: Answers = "probs"
     inputs: Inputs = "float"
     agreement: bool = True
 

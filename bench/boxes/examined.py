@@ -2,7 +2,7 @@
 
 ROOT/boxes/NAME/box.json             what is known of it
                answers-HASH.pt       its top-1 classes of the test images
-               probe.journal         what it answered to the probes, each paid for; likewise
+               probe.journal         what it answered to the probes, each paid for
                test-HASH.journal     what it answered to the test images
                bill.json             images charged so far, cells and examinations together
                turns/                whose turn it is to send a request
@@ -134,8 +134,9 @@ def changed(task: Task, root: Path) -> str | None:
         return told
 
 
-def hash_of(box: ModelFile, content: str) -> str:
-    """What the model in a file is known by. content: as `files.opened` found it, weights from elsewhere included."""
+def hash_of(box: Box, content: str) -> str:
+    """What a black box is known by. content: what tells it from others of its description: that of its file, as
+    `files.opened` found it, or the version and the answers to the probes."""
     return digest(f"{sorted(box.nature().items())} {content}")[:16]
 
 
@@ -162,7 +163,7 @@ def _examine_endpoint(
     told = _difference(known, version, probe) if known else None
     if known and not told:
         return replace(known, asked=asked)
-    name = digest(f"{sorted(box.nature().items())} {version} {probe}")[:16]
+    name = hash_of(box, f"{version} {probe}")
     accuracy = None
     if box.agreement:
         test = sources.load(task.dataset, data_folder).test

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from bench import strict_yaml
 from bench.boxes import defences
+from bench.boxes.described import Answers
 from bench.errors import UsageError, one_line, unknown
 from bench.globs import matches, matching
 from bench.tasks.table import Task, task_of
-from budgets import Inputs, kind_of, parse_queries
+from budgets import Inputs, parse_queries
 
 SHIPPED = Path(__file__).with_name("shipped")
 SEEDS = 1_000  # grids have those below; of trials and of held-out images they lie above
@@ -21,13 +22,7 @@ def _parse_budgets(budgets: Any) -> Any:
     return sorted({parse_queries(budget) for budget in budgets}) if isinstance(budgets, list) else budgets
 
 
-def _known(answers: str) -> str:
-    kind_of(answers)
-    return answers
-
-
 Queries = Annotated[list[int], BeforeValidator(_parse_budgets)]
-Answers = Annotated[str, AfterValidator(_known)]
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
