@@ -5,9 +5,8 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from test_cli import OFF
 from bench.boxes.recipes import RECIPES, recipe_of
 from bench.errors import UsageError
 from bench.tasks.data import sources
-from bench.tasks.data.sources import SOURCES
 from bench.tasks.image_folder import Folder, parse, register, split
 from bench.tasks.table import TASKS
 
@@ -34,17 +32,6 @@ def draw(root: Path, side: int = 40, colour: bool = False, test: str = "test") -
                 image[:, label * side // 3 : (label + 1) * side // 3] = 255
                 Image.fromarray(image).save(root / part / name / f"{i:02}.png")
     return root
-
-
-@pytest.fixture(autouse=True)
-def tables_as_before() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    tables: list[dict[str, Any]] = [SOURCES, TASKS]
-    before = [dict(table) for table in tables]
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
 
 
 def bomb() -> bytes:

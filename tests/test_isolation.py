@@ -29,13 +29,13 @@ from torch import Tensor
 
 from bench.boxes import examined, teachers
 from bench.boxes.box import black_box
-from bench.boxes.described import BOXES, Attached, Endpoint, attach, name_of, read
+from bench.boxes.described import Attached, Endpoint, attach, read
 from bench.boxes.process import OwnProcess, Served, packed, unpacked
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.run import CellFailed, How, run_cell
 from bench.contract.plugins import from_file
 from bench.errors import UsageError
-from bench.tasks.table import TASKS, task_of
+from bench.tasks.table import task_of
 from budgets import Budget, Oracle
 from budgets.answers import reveal
 from budgets.journal import count
@@ -382,15 +382,13 @@ def test_a_black_box_that_is_killed_fails_its_cell_in_a_line_and_the_next_attemp
 
 
 def test_an_endpoint_is_asked_from_the_other_process_and_asked_nothing_twice_when_that_was_killed(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path
 ) -> None:
     ours = cell_of(trained, "ideal", Budget(200))
     run_cell(ours, trained, NO_DATA, CPU)
     with served_at(app_of(teachers.load(task_of("digits-lenet"), trained, CPU))) as url:
         item = Attached("digits-lenet", read(url, Endpoint))
         assert item.box
-        monkeypatch.setitem(TASKS, item.name, task_of("digits-lenet"))  # which is gone after this test, as is the box
-        monkeypatch.setitem(BOXES, name_of(item.box), item.box)
         attach(item)
         record = examined.examine(task_of(item.name), tmp_path, NO_DATA, CPU, lambda _: None)
         cell = replace(ours, task=item.name, teacher=record.hash)

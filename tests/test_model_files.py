@@ -2,7 +2,7 @@
 what they are known by."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ from bench.boxes.described import BOXES, Attached, ModelFile, attach, name_of, r
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.run import How, run_cell
 from bench.errors import UsageError
-from bench.tasks.data.sources import SOURCES
-from bench.tasks.networks import NETWORKS
-from bench.tasks.table import TASKS, task_of
+from bench.tasks.table import task_of
 from budgets import Budget
 from results.store import read_json
 
@@ -33,17 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning"),  # torch would rather have torch.export
     pytest.mark.filterwarnings("ignore:No complete tensor found:UserWarning"),  # of torch.export, about their layout
 ]
-
-
-@pytest.fixture(autouse=True)
-def tables_as_before() -> Iterator[None]:
-    """What a test attaches is gone after it."""
-    tables: list[dict[str, Any]] = [SOURCES, TASKS, BOXES, NETWORKS]
-    before = [dict(table) for table in tables]
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
 
 
 def foreign(seed: int = 0, classes: int = CLASSES) -> nn.Sequential:
