@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,27 @@ class Cell:
             "teacher_seed": self.teacher_seed,
             **({} if self.exam == "test" else {"exam": self.exam}),
         }
+
+    @classmethod
+    def of(cls, identity: Mapping[str, Any]) -> "Cell":
+        """The cell of that identity; UsageError where there is none here, or it would be another one."""
+        try:
+            cell = cls(
+                task=identity["task"],
+                method=identity["method"],
+                config=identity["config"],
+                budget=Budget(identity["queries"], identity["answers"], identity["inputs"]),
+                seed=identity["seed"],
+                teacher=identity["teacher"],
+                exam=identity.get("exam", "test"),
+                teacher_seed=identity["teacher_seed"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"no identity of a cell: {type(error).__name__}: {error}") from error
+        if differing := [part for part, value in cell.identity().items() if identity.get(part) != value]:
+            told = "; ".join(f"{part} {cell.identity()[part]!r}, not {identity.get(part)!r}" for part in differing)
+            raise UsageError(f"the cell would be another one here: {told}")
+        return cell
 
     def name(self) -> str:
         """The name of the cell's folder: readable, with a hash of its identity."""

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from bench.cli import check, lists, plan, report, run, serve, status, sync, teachers, tune, verify
+from bench.cli import cell, check, lists, plan, report, run, serve, status, sync, teachers, tune, verify
 from bench.cli.options import grouped
 from bench.errors import UsageError
 
@@ -15,6 +15,7 @@ from bench.errors import UsageError
 COMMANDS = (
     run.run,
     plan.plan,
+    cell.cell,
     status.status,
     report.report,
     sync.sync,

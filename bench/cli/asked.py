@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.boxes.described import Attached, Box, Endpoint, ModelFile, read
-from bench.cli.options import Selection
+from bench.boxes.described import MARK, Attached, Box, Endpoint, ModelFile, read
+from bench.cli.options import Foreign, Selection
 from bench.contract import plugins
 from bench.contract.plugins import Outside
 from bench.errors import UsageError
@@ -30,27 +30,27 @@ class Asked:
     remarks: list[str]
 
 
-def asked(selection: Selection) -> Asked:
+def asked(selection: Selection, foreign: Foreign) -> Asked:
     """What the selection asks for; UsageError for what does not exist.
 
     Filters choose among the runs of the grid. Plugins, folders of images, seeds and settings change the grid itself:
     what the command line names and the grid has not is added to it.
     """
-    outside, remarks = load_outside(selection.plugin, None)
+    outside, remarks = load_outside(foreign.plugin, None)
     name, grid = definition.load(selection.grid)
-    box = _box(selection)
+    box = _box(foreign)
     folders, globs = image_folder.split(selection.task or [])
     folders = [_of_box(folder, box) for folder in folders]
     made = [image_folder.register(folder) for folder in folders]
     outside = [*outside, *folders]
-    if attached := _attached(box, selection, made or definition.narrowed(grid, {"task": globs}).tasks):
+    if attached := _attached(box, foreign, made or definition.narrowed(grid, {"task": globs}).tasks):
         outside, globs, made = [*outside, *attached], [], [item.name for item in attached]
         plugins.load(attached)
         grid = grid.model_copy(update=_terms(grid, attached, selection))
     seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
     count = 1 if box else selection.teachers or grid.teachers
     extended = {
-        "methods": {**_entries(selection), **grid.methods},
+        "methods": {**_entries(selection, foreign), **grid.methods},
         "tasks": list(dict.fromkeys([*grid.tasks, *made])),
         "seeds": sorted({*grid.seeds, *seeds}),
         "teachers": max(grid.teachers, count),
@@ -69,15 +69,15 @@ def asked(selection: Selection) -> Asked:
     return Asked(name, grid, runs, choose(runs, filters, selection.exclude or []), outside, remarks)
 
 
-def _box(selection: Selection) -> Box | None:
+def _box(foreign: Foreign) -> Box | None:
     """The black box that the command line names, or None."""
-    if selection.teacher and selection.blackbox:
+    if foreign.teacher and foreign.blackbox:
         raise UsageError("--teacher and --blackbox: wanted one of them")
-    if selection.teacher:
-        return read(selection.teacher, ModelFile)
-    if selection.blackbox:
-        options = {"adapter": selection.adapter, "price": selection.price, "limit": selection.limit}
-        return read(selection.blackbox, Endpoint, **options)
+    if foreign.teacher:
+        return read(foreign.teacher, ModelFile)
+    if foreign.blackbox:
+        options = {"adapter": foreign.adapter, "price": foreign.price, "limit": foreign.limit}
+        return read(foreign.blackbox, Endpoint, **options)
     return None
 
 
@@ -88,9 +88,9 @@ def _of_box(folder: Folder, box: Box | None) -> Folder:
     return replace(folder, shape=box.shape, classes=box.classes if isinstance(box.classes, int) else len(box.classes))
 
 
-def _attached(box: Box | None, selection: Selection, tasks: list[str]) -> list[Attached]:
+def _attached(box: Box | None, foreign: Foreign, tasks: list[str]) -> list[Attached]:
     """The tasks with the black box and the student that the command line names; none, if it names neither."""
-    return [Attached(task, box, selection.student or "") for task in tasks if box or selection.student]
+    return [Attached(task, box, foreign.student or "") for task in tasks if box or foreign.student]
 
 
 def _terms(grid: Grid, attached: list[Attached], selection: Selection) -> dict[str, Any]:
@@ -102,14 +102,24 @@ def _terms(grid: Grid, attached: list[Attached], selection: Selection) -> dict[s
     return {**tasks, "teachers": 1, "inputs": [box.inputs], "answers": list(dict.fromkeys([*grid.answers, *asked_for]))}
 
 
+def load_for(task: str, folders: list[str] | None, foreign: Foreign) -> Outside:
+    """Load what a task of that name was made of, all but what is ours; returns it as another process can load it."""
+    outside, _ = load_outside(foreign.plugin, None)
+    box = _box(foreign)
+    found = [_of_box(folder, box) for folder in image_folder.split(folders or [])[0]]
+    attached = _attached(box, foreign, [task.partition(MARK)[0]])
+    plugins.load([*found, *attached])
+    return [*outside, *found, *attached]
+
+
 def load_outside(files: list[Path] | None, tasks: list[str] | None) -> tuple[Outside, list[str]]:
     """Load what extends the methods and the tasks; returns it as another process can load it, and remarks."""
     outside: Outside = [*(file.resolve() for file in files or []), *image_folder.split(tasks or [])[0]]
     return outside, plugins.load(outside)
 
 
-def _entries(selection: Selection) -> dict[str, Entry]:
+def _entries(selection: Selection, foreign: Foreign) -> dict[str, Entry]:
     """An entry for each plugin, and for each installed method that is asked for by its name."""
     named = [glob for text in selection.method or [] for glob in text.split(",")]
-    files = [file.stem for file in selection.plugin or []]
+    files = [file.stem for file in foreign.plugin or []]
     return {name: Entry() for name in [*files, *(name for name in plugins.installed() if name in named)]}

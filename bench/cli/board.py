@@ -1,13 +1,12 @@
 """The progress of jobs on the screen."""
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from bench.executors.jobs import Event, Job
+from bench.executors.jobs import Event
 
 HEARTBEAT = 30.0  # seconds between plain lines
 
@@ -15,8 +14,8 @@ HEARTBEAT = 30.0  # seconds between plain lines
 class Board:
     """The progress of jobs: a live table on a terminal, plain lines with a heartbeat elsewhere."""
 
-    def __init__(self, console: Console, what: str, jobs: Sequence[Job]) -> None:
-        self._console, self._what, self._total = console, what, len(jobs)
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        self._console, self._what, self._total = console, what, total
         self._ended = 0
         self._started: dict[str, float] = {}
         self._latest: dict[str, float] = {}
@@ -27,7 +26,7 @@ class Board:
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             self._progress = Progress(*columns, console=console)
-            self._overall = self._progress.add_task(what, total=len(jobs))
+            self._overall = self._progress.add_task(what, total=total)
 
     def __enter__(self) -> "Board":
         if self._progress:

@@ -38,6 +38,12 @@ class Selection:
     exclude: Annotated[Words, typer.Option("--exclude", help="Leave out AXIS=GLOB.")] = None
     answers: Annotated[Words, typer.Option("--answers", help="Only these: labels, probs, or as round-2, top-5.")] = None
     settings: Annotated[Words, typer.Option("--set", help="METHOD.KEY=VALUE for every entry of that name.")] = None
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What comes from outside: methods, a black box to be asked in place of our teachers, a student."""
+
     plugin: Plugins = None
     teacher: Annotated[str | None, typer.Option("--teacher", help=TEACHER_HELP)] = None
     blackbox: Annotated[str | None, typer.Option("--blackbox", help=BLACKBOX_HELP)] = None

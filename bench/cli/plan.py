@@ -1,9 +1,12 @@
 """`bench plan`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from bench.cli.options import Machine, Selection
+import typer
+
+from bench.cli.options import Foreign, Machine, Selection
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -11,17 +14,39 @@ if TYPE_CHECKING:
     from bench.grids.plan import Planned
 
 
-def plan(selection: Selection, machine: Machine) -> None:
+def plan(
+    selection: Selection,
+    foreign: Foreign,
+    machine: Machine,
+    cells: Annotated[Path | None, typer.Option("--cells", help="Write each cell to be run as a file there.")] = None,
+) -> None:
     """Show what `run` would do."""
     from bench.cli import show
     from bench.cli.asked import asked
     from bench.cli.work import console_of
     from bench.grids.plan import plan as planned
+    from bench.grids.plan import wanted
 
-    ask, console = asked(selection), console_of()
+    ask, console = asked(selection, foreign), console_of()
     show.remarks(console, ask.remarks)
     chosen = planned(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     show_plan(console, ask.name, chosen, machine, full=True)
+    if cells:
+        _write(console, wanted(chosen), cells)
+
+
+def _write(console: "Console", waiting: "Sequence[Planned]", folder: Path) -> None:
+    """Leave a file for `bench cell` of each cell that waits, as far as its teacher is there to name it."""
+    from bench.cells.code import versions_of
+    from results.records import CellRecord, plain
+    from results.store import write_json
+
+    named = {run.cell.name(): run.cell for run in waiting if run.cell}
+    for name, cell in named.items():
+        write_json(folder / f"{name}.json", plain(CellRecord(cell.identity(), versions_of(cell.method))))
+    unnamed = sum(run.cell is None for run in waiting)
+    left = f"; {unnamed} runs wait for their teachers: bench teachers" if unnamed else ""
+    console.print(f"{len(named)} cells written to {folder}{left}", markup=False)
 
 
 def show_plan(

@@ -1,11 +1,12 @@
 """`bench run`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import Machine, Selection, Tracking
+from bench.cli.options import Foreign, Machine, Selection, Tracking
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,17 +14,22 @@ if TYPE_CHECKING:
 
     from bench.cells.run import How
     from bench.cli.asked import Asked
+    from bench.executors.jobs import Event, Job
     from bench.grids.plan import Planned
+
+WORKER_HELP = "Only work, beside other commands on the same folder: no report, no MLflow, and no waiting for others."
 
 
 def run(
     selection: Selection,
+    foreign: Foreign,
     machine: Machine,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run; default: the grid's.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Download missing data sets first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, and stop.")] = False,
     rerun: Annotated[bool, typer.Option("--rerun", help="Run stale cells again too.")] = False,
     keep_students: Annotated[bool, typer.Option("--keep-students", help="Keep final students as models.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", help=WORKER_HELP)] = False,
     mlflow: Tracking = None,
 ) -> None:
     """Run a grid, or what of it is missing, and report it."""
@@ -31,12 +37,15 @@ def run(
     from bench.cli import show
     from bench.cli.asked import asked
     from bench.cli.plan import show_plan
-    from bench.cli.runs import keep_record, run_folder
-    from bench.cli.work import console_of, download_all, prepare
+    from bench.cli.report import show_report
+    from bench.cli.runs import keep_record, run_folder, versions_now
+    from bench.cli.work import console_of, download_all
+    from bench.executors.prepare import changed
+    from bench.executors.prepare import foreign as foreign_boxes
     from bench.grids.plan import plan, wanted
-    from bench.mirror import default_uri
+    from bench.mirror import Follower, default_uri
 
-    ask, console = asked(selection), console_of()
+    ask, console = asked(selection, foreign), console_of()
     show.remarks(console, ask.remarks)
     if download and not dry_run:
         download_all(ask.chosen, machine.data)
@@ -47,11 +56,18 @@ def run(
     if not any(item.runnable for item in chosen):
         raise UsageError(f"nothing can run here: {chosen[0].reason}")
     folder = run_folder(name or ask.name, machine)
-    prepare(console, chosen, ask.outside, machine)
-    chosen = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     keep_record(folder, ask, machine)
-    how = How(machine.checkpoint, keep_students, machine.isolate)
-    changes = _work(console, ask, wanted(chosen, rerun=rerun), folder, machine, how, mlflow or default_uri(machine.out))
+    waiting, how = wanted(chosen, rerun=rerun), How(machine.checkpoint, keep_students, machine.isolate)
+    if worker:
+        raise typer.Exit(1 if _work(console, ask, chosen, waiting, folder, machine, how, patient=False) else 0)
+    with Follower(folder, mlflow or default_uri(machine.out), partial(show.warning, console), versions_now()):
+        _work(console, ask, chosen, waiting, folder, machine, how, patient=True)
+        changes = changed(waiting, machine.out)
+        if foreign_boxes(chosen):
+            keep_record(folder, ask, machine)  # with what the black boxes have cost by now
+        show_report(console, folder)
+    for line in changes:
+        show.warning(console, line)
     done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     raise typer.Exit(0 if all(item.state == "done" for item in done) and not changes else 1)
 
@@ -59,29 +75,35 @@ def run(
 def _work(
     console: "Console",
     ask: "Asked",
+    chosen: "list[Planned]",
     waiting: "list[Planned]",
     folder: Path,
     machine: Machine,
     how: "How",
-    uri: str,
+    *,
+    patient: bool,
 ) -> list[str]:
-    """Run what waits, and report it; returns what was seen of black boxes that answer otherwise than before."""
-    from bench.cli import show
-    from bench.cli.report import show_report
-    from bench.cli.runs import keep_record, versions_now
+    """Run what waits of the chosen, and before it what is lacking; returns why some failed. patient: see `work`."""
+    from bench.cli.runs import keep_record
     from bench.cli.work import work
     from bench.executors.jobs import cell_jobs
-    from bench.executors.prepare import changed, foreign
-    from bench.mirror import Follower
+    from bench.executors.prepare import Need, Preparation, needs_of
+    from bench.grids.plan import plan
 
-    cells = [item.cell for item in waiting if item.cell]
-    jobs = cell_jobs(cells, machine.out, machine.data, ask.outside, how)
-    with Follower(folder, uri, lambda line: show.warning(console, line), versions_now()):
-        work(console, "cells", jobs, machine)
-        changes = changed(waiting, machine.out)
-        if foreign(waiting):
-            keep_record(folder, ask, machine)  # once more, with what the black boxes have cost by now
-        show_report(console, folder)
-    for line in changes:
-        show.warning(console, line)
-    return changes
+    by_need = needs_of(waiting)
+
+    def then(need: Need) -> "list[Job]":
+        """The cells of a need, which are named by its teacher."""
+        runs = plan(by_need.get(need, []), machine.out, machine.data, gpu=machine.gpu)
+        cells = [run.cell for run in runs if run.cell]
+        return cell_jobs(cells, machine.out, machine.data, ask.outside, how)
+
+    def more(event: "Event") -> "list[Job]":
+        made = preparation(event)
+        if any(job.saves for job in made):
+            keep_record(folder, ask, machine)  # with the names of the cells
+        return made
+
+    preparation = Preparation(needs_of(chosen), machine.out, machine.data, ask.outside, then)
+    total = preparation.ahead() + len({run.cell or run for run in waiting})
+    return work(console, "runs", preparation(), machine, more, total, patient=patient)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.grids.estimate import Estimate
 from bench.grids.plan import Planned
-from results.records import BoxNote
+from results.records import BoxNote, Point
 from results.report.style import short
 from results.report.tables import UNLEARNT
 
@@ -128,6 +128,14 @@ def summary(frame: pd.DataFrame) -> list[Table]:
             previous = row["method"]
         tables.append(table)
     return tables
+
+
+def curve(points: Sequence[Point]) -> Table:
+    """The points of one cell."""
+    counts = ([short(at["budget"]), f"{at['spent']:,}", f"{at['distinct']:,}", at["round"]] for at in points)
+    shares = ([_share(at.get("accuracy")), _share(at.get("agreement"))] for at in points)
+    rows = ([*count, *share] for count, share in zip(counts, shares, strict=True))
+    return listing(["budget", "spent", "distinct", "round", "accuracy", "agreement"], rows)
 
 
 def study(study: "Study", tried: int, trials: int) -> str:

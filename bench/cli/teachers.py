@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import TASK_HELP, Machine, Words
-from bench.errors import UsageError
 
 
 def teachers(
@@ -24,8 +23,8 @@ def teachers(
     from bench.boxes import weights as from_elsewhere
     from bench.cli import show
     from bench.cli.asked import load_outside
-    from bench.cli.work import console_of, work
-    from bench.executors.jobs import data_jobs, teacher_jobs
+    from bench.cli.work import console_of, prepare
+    from bench.executors.prepare import Need
     from bench.tasks import image_folder
 
     (outside, remarks), console = load_outside(None, task), console_of()
@@ -39,10 +38,7 @@ def teachers(
         from_elsewhere.install(chosen, weights, machine.out, machine.data, from_elsewhere.normalisation(mean, std))
     elif not (check or dry_run):
         missing = listing.trainable(chosen, machine.out, machine.data, gpu=machine.gpu)
-        decoding = data_jobs({of.dataset for of in missing.values()}, machine.data, outside)
-        if broken := work(console, "data sets", decoding, machine):
-            raise UsageError(broken[0])
-        failed = work(console, "teachers", teacher_jobs(missing, machine.out, machine.data, outside), machine)
+        failed = prepare(console, (Need(of, frozenset({of.dataset})) for of in missing.values()), outside, machine)
     check_on = machine.slots[0].device if check else None
     lines = listing.lines(chosen, machine.out, machine.data, gpu=machine.gpu, check_on=check_on)
     console.print(show.listing(listing.COLUMNS, (line.cells() for line in lines)))

@@ -115,6 +115,7 @@ def _prepared(
 ) -> "list[Planned]":
     """One planned run for each study, with all teachers trained; UsageError where one cannot run here."""
     from bench.cli.work import prepare
+    from bench.executors.prepare import needs_of
     from bench.grids.plan import plan, runs_of
 
     chosen = chosen.model_copy(update={"seeds": [0], **({"answers": [answers]} if answers else {})})
@@ -124,7 +125,7 @@ def _prepared(
         raise UsageError(f"nothing is left to tune: no method of it learns from {answers}")
     if reason := next((run.reason for run in every if not run.runnable), None):
         raise UsageError(f"cannot run here: {reason}")
-    prepare(console, every, places.outside, machine)
+    prepare(console, needs_of(every), places.outside, machine)
     runs = sorted(runs_of(chosen), key=lambda run: run.budget.queries)
     largest = {(run.label, run.task, run.budget.answers, run.budget.inputs): run for run in runs}
     return list(largest.values())

@@ -1,6 +1,6 @@
 """Jobs at work, with their progress on the screen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from bench.cli.board import Board
 from bench.cli.options import Machine
 from bench.contract.plugins import Outside
-from bench.errors import UsageError
-from bench.executors import jobs as made
 from bench.executors import local
-from bench.executors.prepare import preparations
+from bench.executors.jobs import Job, More, note_failure, nothing_more
+from bench.executors.prepare import Need, Preparation
 from bench.grids.plan import Planned, needs
 from bench.tasks.data import sources
 
@@ -27,18 +26,30 @@ def console_of() -> "Console":
     return console if console.is_terminal else Console(highlight=False, width=140)
 
 
-def work(console: "Console", what: str, jobs: Sequence[made.Job], machine: Machine) -> list[str]:
-    """Run the jobs and show their progress; returns the reasons of those that failed."""
+def work(
+    console: "Console",
+    what: str,
+    jobs: Sequence[Job],
+    machine: Machine,
+    more: More = nothing_more,
+    total: int | None = None,
+    *,
+    patient: bool = True,
+) -> list[str]:
+    """Run the jobs, and those that they make possible, and show their progress; returns why some failed.
+
+    total: how many there will be, where it is more than the first ones. patient: whether to wait for what others do.
+    """
     failed = []
     silence = machine.silence * 60 if machine.silence else None
     if jobs:
-        events = local.execute(jobs, machine.slots, silence)
-        with Board(console, what, jobs) as board, closing(events):
+        events = local.execute(jobs, machine.slots, silence, more, patient=patient)
+        with Board(console, what, total or len(jobs)) as board, closing(events):
             for event in events:
                 board.show(event)
                 if event is not None and event.kind == "failed":
                     failed.append(str(event.detail))
-                    made.note_failure(event, machine.out)
+                    note_failure(event, machine.out)
     return failed
 
 
@@ -48,13 +59,11 @@ def download_all(runs: Sequence[Planned], data: Path) -> None:
         sources.download(data_set, data)
 
 
-def prepare(console: "Console", runs: Sequence[Planned], outside: Outside, machine: Machine) -> None:
-    """Decode the data sets and train the teachers that the runs lack.
+def prepare(console: "Console", wanted: Iterable[Need], outside: Outside, machine: Machine) -> list[str]:
+    """Decode the data sets, train the teachers and examine the black boxes that are lacking; returns why some failed.
 
-    UsageError for a data set that is broken and for a black box that does not answer; a teacher that fails is told, and
-    its runs stay without a result.
+    UsageError for a data set that is broken and for a black box that does not answer.
     """
-    for what, jobs in preparations(runs, machine.out, machine.data, outside):
-        failed = work(console, what, jobs, machine)
-        if failed and what in {"data sets", "black boxes"}:
-            raise UsageError(failed[0])
+    preparation = Preparation(wanted, machine.out, machine.data, outside)
+    total = preparation.ahead()
+    return work(console, "preparations", preparation(), machine, preparation, total)

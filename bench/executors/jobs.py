@@ -62,6 +62,13 @@ class Event:
     detail: Any = None
 
 
+More = Callable[[Event], Iterable[Job]]  # the end of a job -> the jobs that it makes possible
+
+
+def nothing_more(event: Event) -> list[Job]:  # noqa: ARG001 - the shape of More
+    return []
+
+
 def data_jobs(names: Iterable[str], data_folder: Path, outside: Outside = ()) -> list[Job]:
     """One job for each data set that is not decoded yet; it reports the share done."""
     undecoded = [name for name in sorted(names) if not sources.is_decoded(name, data_folder)]

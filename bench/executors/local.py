@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from bench.executors.jobs import Event, Job
+from bench.executors.jobs import Event, Job, More, nothing_more
 
 if TYPE_CHECKING:
     import torch
@@ -66,15 +66,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def execute(jobs: Iterable[Job], slots: list[Slot], silence: float | None = None) -> Generator[Event | None]:
+def execute(
+    jobs: Iterable[Job],
+    slots: list[Slot],
+    silence: float | None = None,
+    more: More = nothing_more,
+    *,
+    patient: bool = True,
+) -> Generator[Event | None]:
     """Run the jobs, never more at once than there are slots.
 
     A job that raises is a `failed` event, likewise one whose process dies again and again; the others go on. A job that
-    another process is at waits until that one has let it go. None says that a second has passed without news. silence:
-    seconds after which a process that reports nothing is ended. Closing the iterator ends the processes that still run:
-    those that can save their work are given the time to.
+    another process is at waits until that one has let it go; without patience this ends when nothing else is left. None
+    says that a second has passed without news. silence: seconds after which a process that reports nothing is ended.
+    more: the jobs that the end of one makes possible; they come before those that wait. Closing the iterator ends the
+    processes that still run: those that can save their work are given the time to.
     """
-    executor = _Executor(list(jobs), slots, silence)
+    executor = _Executor(list(jobs), slots, silence, more, patient)
     try:
         yield from executor.events()
     finally:
@@ -84,8 +92,9 @@ def execute(jobs: Iterable[Job], slots: list[Slot], silence: float | None = None
 class _Executor:
     """The queue, the slots and the processes of one `execute`."""
 
-    def __init__(self, jobs: list[Job], slots: list[Slot], silence: float | None) -> None:
+    def __init__(self, jobs: list[Job], slots: list[Slot], silence: float | None, more: More, patient: bool) -> None:
         self._waiting, self._empty, self._silence = deque(jobs), list(reversed(slots)), silence
+        self._more, self._patient = more, patient
         self._busy: dict[str, float] = {}  # key -> when to try again
         self._attempts: dict[str, int] = {}
         self._workers: dict[Connection, _Worker] = {}
@@ -94,13 +103,16 @@ class _Executor:
         self._context.set_forkserver_preload(PRELOAD)
 
     def events(self) -> Generator[Event | None]:
-        while self._waiting or len(self._idle) < len(self._workers):
+        while self._is_more_to_do():
             while (self._idle or self._empty) and (job := self._next()):
                 yield self._start(job, self._idle.pop() if self._idle else self._hire(self._empty.pop()))
             ready = wait(self._workers.keys() - set(self._idle), timeout=1.0)
             for connection in ready:
                 assert isinstance(connection, Connection)
-                yield self._heard(connection)
+                event = self._heard(connection)
+                if event.kind in {"done", "failed"}:
+                    self._waiting.extendleft(reversed(list(self._more(event))))
+                yield event
             self._end_the_silent()
             if not ready:
                 yield None
@@ -118,6 +130,11 @@ class _Executor:
             for worker in workers:
                 worker.process.kill()
                 worker.process.join()
+
+    def _is_more_to_do(self) -> bool:
+        if len(self._idle) < len(self._workers):
+            return True
+        return any(self._patient or not (job.saves and job.key in self._busy) for job in self._waiting)
 
     def _next(self) -> Job | None:
         """The next job that nobody else is at, as far as is known."""
