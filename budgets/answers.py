@@ -43,14 +43,19 @@ def reveal(answered: Tensor, answers: Answers) -> Tensor:
     Returns the same shapes: `labels` the classes, all others probabilities, NaN where the terms reveal none. Raises
     ValueError where the box reveals less than the terms promise.
     """
+    if kind_of(answers) in ("probs", "rounded") and answered.isnan().any():
+        raise ValueError(f"the black box keeps some probabilities to itself: wanted what {answers} reveals")
+    return cut(answered, answers)
+
+
+def cut(answered: Tensor, answers: Answers) -> Tensor:
+    """As `reveal`, but what the box keeps to itself stays NaN: to look for it makes a GPU wait."""
     if answers == "labels":
         return top_1(answered)
     if answered.ndim != 2:
         raise ValueError(f"the black box reveals top-1 classes alone: wanted what {answers} reveals")
     if kind_of(answers) == "partial":
         return _partial(answered, answers)
-    if answered.isnan().any():
-        raise ValueError(f"the black box keeps some probabilities to itself: wanted what {answers} reveals")
     return answered if answers == "probs" else answered.round(decimals=int(_parsed(answers)[1]))
 
 

@@ -5,6 +5,7 @@ for first, the lower half is the mark. Two different images are taken for one on
 20 million images the expected number of such mistakes is below 0.02.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,14 @@ def hashes_on_device(sent: Tensor) -> Tensor:
     and the sum scrambled."""
     words = sent.detach().contiguous().flatten(1)
     words = words.view(torch.int32) if words.dtype == torch.float32 else words
-    random = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=random).to(words.device) * 2 + 1
-    mixed = (words.long() * factors).sum(dim=1)
+    mixed = (words.long() * _factors(words.shape[1], words.device)).sum(dim=1)
     for shift, factor in ((33, -0xAE502812AA7333), (29, -0x3B314601E57A13AD)):
         mixed = (mixed ^ ((mixed >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return mixed ^ ((mixed >> 32) & 0xFFFFFFFF)
+
+
+@cache
+def _factors(words: int, device: torch.device) -> Tensor:
+    """Odd random numbers, one for each word of an image, sent to the device once."""
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(-(2**62), 2**62, (words,), generator=random).to(device) * 2 + 1

@@ -87,7 +87,7 @@ class Oracle:
             raise ValueError(f"images of shape {tuple(images.shape)}: wanted N x {' x '.join(map(str, self.shape))}")
         if not images.is_floating_point():
             raise ValueError(f"images of {images.dtype}: wanted floats in [0, 1]")
-        low, high = (bound.item() for bound in images.detach().aminmax())
+        low, high = torch.stack(images.detach().aminmax()).tolist()  # one wait for a GPU, not two
         if not 0 <= low <= high <= 1:
             raise ValueError(f"images between {low:.4g} and {high:.4g}: wanted [0, 1]")
         sent = images.detach().to(torch.float32, copy=True)

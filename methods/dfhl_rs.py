@@ -40,6 +40,7 @@ from torch import Generator, Tensor, nn
 
 from budgets import Oracle
 from methods.augment import Augment, augment, views_that_hold
+from methods.figures import figures
 from methods.generators import UpsamplingGenerator, ideal_generator
 from methods.pool import Pool, to_8_bits
 from methods.rounds import LEAST_ROUNDS, batch_that_fits
@@ -107,12 +108,12 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
             pool.add(images)
             steps = min(steps, most_steps, oracle.remaining // batch_size)
         loss = train_on_pool(student, optimizer, pool, oracle, batch_size, steps, config, run)
-        yield {"loss": loss, "generation_loss": generation_loss, "pool": len(pool)}
+        yield {**figures(loss=loss, generation_loss=generation_loss), "pool": len(pool)}
 
 
 def generate(
     generator: UpsamplingGenerator, student: nn.Module, batch_size: int, classes: int, config: Config, run: Run
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Train generator and noise, without a query. Returns the batch of lowest loss, in 8 bits, and that loss."""
     student.eval()
     noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device, requires_grad=True)
@@ -124,17 +125,18 @@ def generate(
         {"params": [noise], "lr": config.latent_lr},
     ]
     optimizer = torch.optim.Adam(groups, betas=(0.5, 0.999))
-    lowest, best = torch.tensor(torch.inf, device=run.device), torch.empty(0)
-    for _ in range(config.generator_steps):
+    trained = [noise, *generator.parameters()]
+    lowest = best = torch.zeros((), device=run.device)
+    for step in range(config.generator_steps):
         images = generator(noise)
         logits = student(augment(images, config.augment, config.crop_padding, run.rng))
         loss = F.cross_entropy(logits, targets) + config.balance_weight * imbalance(logits)
-        if best.numel() == 0 or loss < lowest:
-            lowest, best = loss.detach(), images.detach()
+        lower = (loss < lowest) | (step == 0)  # decided where the images are, so that nobody waits for the loss
+        lowest, best = torch.where(lower, loss.detach(), lowest), torch.where(lower, images.detach(), best)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward(inputs=trained)  # the student's weights have no use for a gradient here
         optimizer.step()
-    return to_8_bits(best), lowest.item()
+    return to_8_bits(best), lowest
 
 
 def smooth(targets: Tensor, classes: int, smoothing: float) -> Tensor:
@@ -158,7 +160,7 @@ def train_on_pool(
     steps: int,
     config: Config,
     run: Run,
-) -> float:
+) -> Tensor:
     """That many steps on batches of the pool, which is gone through again and again. Returns the mean loss."""
     losses = []
     for images, labels in islice(endless(pool, batch_size, run.rng), steps):
@@ -173,7 +175,7 @@ def train_on_pool(
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
-    return torch.stack(losses).mean().item()
+    return torch.stack(losses).mean()
 
 
 def endless(pool: Pool, batch_size: int, rng: Generator) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 from budgets import Oracle
 from methods.augment import Augment, augment
+from methods.figures import figures
 from methods.generators import Shape, UpsamplingGenerator, ideal_generator
 from methods.ideal import reset
 from methods.pool import Pool, to_8_bits
@@ -146,7 +147,7 @@ def gan_step(gan: Gan, fake: Tensor, real: Tensor, penalty: Tensor | float = 0.0
     """The generator's step on its adversarial loss plus `penalty` and the discriminator's, whose loss it returns."""
     loss = binary_loss(gan.discriminator(fake), real=True) + penalty
     gan.generator_optimizer.zero_grad()
-    loss.backward()
+    loss.backward(inputs=list(gan.generator.parameters()))  # no other weights learn from it
     gan.generator_optimizer.step()
     loss = binary_loss(gan.discriminator(real), real=True) + binary_loss(gan.discriminator(fake.detach()), real=False)
     gan.discriminator_optimizer.zero_grad()
@@ -202,7 +203,7 @@ def take_turns(
     student.eval()
     diversity = diversity_loss(student(fake))
     gan_step(gan, fake, draw(batch_size, oracle.shape, config, run), config.diversity_weight * diversity)
-    return {"loss": loss.item(), "diversity_loss": diversity.item()}
+    return figures(loss=loss, diversity_loss=diversity)
 
 
 def diversity_loss(logits: Tensor) -> Tensor:

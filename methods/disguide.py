@@ -36,6 +36,7 @@ from torch import Generator, Tensor, nn
 
 from budgets import Oracle
 from methods.dfme import logits_of
+from methods.figures import figures
 from methods.generators import dfme_generator, to_image
 from methods.pool import to_8_bits
 from methods.replay import Replay
@@ -77,7 +78,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     student_optimizer = torch.optim.SGD(
         students.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    generator_optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr)
+    weights = list(generator.parameters())
+    generator_optimizer = torch.optim.Adam(weights, lr=config.generator_lr)
     memory = Replay(min(config.memory, oracle.budget.queries))
     run.track(
         twin=students[1],
@@ -100,7 +102,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         for _ in range(config.generator_steps):
             apart, diverse = disagreement_and_diversity(students, generate())
             generator_optimizer.zero_grad()
-            (-apart - config.diversity_weight * diverse).backward()
+            # the students' weights have no use for a gradient here
+            (-apart - config.diversity_weight * diverse).backward(inputs=weights)
             generator_optimizer.step()
         students.train()
         for _ in range(config.student_steps):
@@ -110,7 +113,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
             loss = learn(students, student_optimizer, images, answers)
         for _ in range(config.replays):
             learn(students, student_optimizer, *memory.sample(batch_size, run.rng))
-        yield {"loss": loss.item(), "disagreement": apart.item(), "diversity": diverse.item()}
+        yield figures(loss=loss, disagreement=apart, diversity=diverse)
 
 
 class Vote(nn.Module):

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from budgets import Oracle
 from methods.disguide import learn, twin_of
+from methods.figures import figures
 from methods.generators import dfme_generator, to_image
 from methods.rounds import batch_that_fits
 from methods.run import Run
@@ -78,7 +79,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     student_optimizer = torch.optim.SGD(
         students.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    generator_optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr)
+    weights = list(generator.parameters())
+    generator_optimizer = torch.optim.Adam(weights, lr=config.generator_lr)
     run.track(
         students=students,
         generator=generator,
@@ -98,7 +100,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         for _ in range(config.generator_steps):
             apart = disagreement(students, generate())
             generator_optimizer.zero_grad()
-            (-apart).backward()
+            (-apart).backward(inputs=weights)  # the students' have no use for a gradient here
             generator_optimizer.step()
         students.train()
         for _ in range(config.student_steps):
@@ -108,7 +110,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
             student.load_state_dict(students[0].state_dict())
         elif round_ % config.average_every == 0:
             move_average(student, students[0], config.average_decay)
-        yield {"loss": loss.item(), "disagreement": apart.item()}
+        yield figures(loss=loss, disagreement=apart)
 
 
 def disagreement(students: nn.ModuleList, images: Tensor) -> Tensor:

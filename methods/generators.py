@@ -18,10 +18,15 @@ class UpsampledConv2d(nn.Conv2d):
     # Even rows (and columns) see weights 0 above and 1 + 2 here, odd ones 0 + 1 here and 2 below.
     SUMS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
+    sums: Tensor
+
+    def __init__(self, into: int, out: int, *, bias: bool) -> None:
+        super().__init__(into, out, 3, padding=1, bias=bias)
+        self.register_buffer("sums", torch.tensor(self.SUMS), persistent=False)
+
     def forward(self, maps: Tensor) -> Tensor:
         n, _, height, width = maps.shape
-        sums = self.weight.new_tensor(self.SUMS)
-        kernels = torch.einsum("arh,bcw,oihw->aboirc", sums, sums, self.weight).flatten(0, 2)
+        kernels = torch.einsum("arh,bcw,oihw->aboirc", self.sums, self.sums, self.weight).flatten(0, 2)
         bias = None if self.bias is None else self.bias.repeat(4)
         phases = F.conv2d(maps, kernels, bias, padding=1).view(n, 4, self.out_channels, height + 1, width + 1)
         # Unbound, since the gradient of each slice of one tensor would be as large as all of it.
@@ -48,10 +53,10 @@ class UpsamplingGenerator(nn.Module):
         self.project = nn.Linear(latent, 2 * width * (height // 4) * (width_px // 4))
         self.blocks = nn.Sequential(
             nn.BatchNorm2d(2 * width),
-            UpsampledConv2d(2 * width, 2 * width, 3, padding=1, bias=bias),
+            UpsampledConv2d(2 * width, 2 * width, bias=bias),
             nn.BatchNorm2d(2 * width),
             nn.LeakyReLU(0.2),
-            UpsampledConv2d(2 * width, width, 3, padding=1, bias=bias),
+            UpsampledConv2d(2 * width, width, bias=bias),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, channels, 3, padding=1),

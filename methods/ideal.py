@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from budgets import Oracle
 from methods.augment import Augment, augment, views_that_hold
+from methods.figures import figures
 from methods.generators import UpsamplingGenerator, ideal_generator
 from methods.pool import Pool, to_8_bits
 from methods.run import Run
@@ -87,8 +88,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         pool.add(images, oracle(images) if config.relabel == "once" else None)
         for _ in range(config.passes):
             loss = train_on_pool(student, optimizer, pool, oracle, batch_size, config, run)
-        losses = torch.stack([loss, generation_loss]).tolist()  # a round waits for a GPU here alone
-        yield {"loss": losses[0], "generation_loss": losses[1], "pool": len(pool)}
+        yield {**figures(loss=loss, generation_loss=generation_loss), "pool": len(pool)}
 
 
 def generate(
@@ -100,16 +100,15 @@ def generate(
     student.eval()
     noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
     targets = torch.arange(batch_size, device=run.device) % classes
-    optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.5, 0.999))
     weights = list(generator.parameters())
-    lowest, best = torch.tensor(torch.inf, device=run.device), torch.empty(0)
+    optimizer = torch.optim.Adam(weights, lr=config.generator_lr, betas=(0.5, 0.999))
+    lowest = best = torch.zeros((), device=run.device)
     for step in range(config.generator_steps):
         images = generator(noise)
         logits = student(augment(images, config.augment_generation, config.crop_padding, run.rng))
         loss = generation_loss(logits, targets, config.information_weight)
-        better = loss.detach() < lowest
-        best = torch.where(better, images.detach(), best) if step else images.detach()
-        lowest = torch.where(better, loss.detach(), lowest) if step else loss.detach()
+        lower = (loss < lowest) | (step == 0)  # decided where the images are, so that nobody waits for the loss
+        lowest, best = torch.where(lower, loss.detach(), lowest), torch.where(lower, images.detach(), best)
         optimizer.zero_grad()
         loss.backward(inputs=weights)  # the student's have no use for a gradient here
         optimizer.step()

@@ -112,12 +112,14 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
 
 def generate(student: nn.Module, batch_size: int, oracle: Oracle, config: Config, run: Run) -> Tensor:
     """Train a fresh generator without a query. Returns its batch of lowest loss, augmented as it was then."""
-    generator = ideal_generator(config.latent, config.generator_width, oracle.shape).apply(reset).to(run.device)
-    optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr)
+    generator = ideal_generator(config.latent, config.generator_width, oracle.shape).apply(reset)
+    generator.to(run.device, non_blocking=True)
+    weights = list(generator.parameters())
+    optimizer = torch.optim.Adam(weights, lr=config.generator_lr)
     noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
     targets = torch.randint(oracle.classes, (batch_size,), generator=run.rng, device=run.device)
     student.eval()
-    lowest, best = torch.tensor(torch.inf, device=run.device), noise.new_zeros(batch_size, *oracle.shape)
+    lowest, best = torch.full((), torch.inf, device=run.device), noise.new_zeros(batch_size, *oracle.shape)
     for _ in range(config.generator_steps):
         images = move(generator(noise), config, run.rng)
         logits = student(images)
@@ -129,7 +131,7 @@ def generate(student: nn.Module, batch_size: int, oracle: Oracle, config: Config
         best = torch.where(loss < lowest, images, best).detach()
         lowest = torch.minimum(loss, lowest).detach()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward(inputs=weights)  # the student's have no use for a gradient here
         optimizer.step()
     return best
 
@@ -164,7 +166,8 @@ def train_on_pool(
         losses = []
         for images, labels in pool.batches(batch_size, run.rng):
             assert labels is not None, "each image was labelled when it was kept"
-            if torch.rand((), generator=run.rng, device=run.device) < config.free_flip:
+            drawn = torch.rand((), generator=run.rng, device=run.device)
+            if config.free_flip and drawn < config.free_flip:  # a GPU waits for this one in each step
                 images = free_augment(images, student, run.rng)
             loss = misfit_loss(student(images), labels, config.misfit_weight)
             optimizer.zero_grad()

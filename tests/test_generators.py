@@ -12,7 +12,7 @@ from methods.generators import UpsampledConv2d, dfme_generator, ideal_generator,
 def test_an_upsampled_convolution_is_exactly_an_upsampling_and_a_convolution(
     bias: bool, height: int, width: int
 ) -> None:
-    layer = UpsampledConv2d(3, 5, 3, padding=1, bias=bias).double()
+    layer = UpsampledConv2d(3, 5, bias=bias).double()
     maps = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
     plain = F.conv2d(F.interpolate(maps, scale_factor=2), layer.weight, layer.bias, padding=1)
     fused = layer(maps)

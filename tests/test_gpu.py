@@ -7,7 +7,9 @@ import pytest
 import torch
 from slopes import correlation, networks, some_maps
 from support import CPU, bench
+from syncs import Warned, rounds_of
 from test_methods import SMALL
+from test_syncs import METER, ROUNDS, SETTINGS
 
 from bench.boxes import teachers
 from bench.boxes.box import predict
@@ -120,3 +122,17 @@ def test_a_teacher_says_the_same_on_a_gpu_and_on_the_cpu(trained: Path) -> None:
     images = sources.load("digits", NO_DATA).test.images
     answers = [predict(teachers.load(task, trained, device), images.to(device)).cpu() for device in (CPU, GPU)]
     assert (answers[0] == answers[1]).double().mean() > 0.999
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_round_waits_no_more_often_than_was_counted_on_the_cpu(method: str) -> None:
+    answers = METHODS[method].ANSWERS[0]
+    calls, found = rounds_of(METHODS[method], SETTINGS[method], answers, Warned(), GPU, queries=200)[-1]
+    assert found["read"] <= calls * METER[answers] + sum(ROUNDS[method][-1].values())
+
+
+def test_cuda_tells_of_a_wait() -> None:
+    numbers, warned = torch.ones(3, device=GPU), Warned()
+    with warned.counted():
+        numbers.sum().item()
+        assert warned.take()["read"] == 1

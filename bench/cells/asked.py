@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from budgets.answers import Answers, reveal, top_1
+from budgets.answers import Answers, cut, kind_of, top_1
 from results.store import write_bytes
 
 SHOWN = 16
@@ -28,6 +28,7 @@ class Asked:
 
     def __init__(self, teacher: Callable[[Tensor], Tensor], reveals: Answers = "probs") -> None:
         self._teacher, self._reveals = teacher, reveals
+        self._partial = kind_of(reveals) == "partial"  # in which an answer may lack everything
         self._latest: list[Tensor] = []
         self._rng = torch.Generator().manual_seed(SEED)
         self._keys, self._images, self._labels = torch.empty(0), torch.empty(0), torch.empty(0)
@@ -36,9 +37,8 @@ class Asked:
         """What it answers to float images N x C x H x W in [0, 1]."""
         some = images.detach()[:: max(1, len(images) // SHOWN)][:SHOWN].clone()
         self._latest = [*self._latest, *some][-SHOWN:]
-        answers = reveal(self._teacher(images), self._reveals)
-        hidden = answers.isnan().all(dim=1) if answers.ndim == 2 else torch.zeros_like(answers, dtype=torch.bool)
-        self._keep(images.detach(), top_1(answers).masked_fill(hidden, NOTHING))
+        answers = cut(self._teacher(images), self._reveals)
+        self._keep(images.detach(), self._seen(answers))
         return answers
 
     def measure(self, student: nn.Module) -> dict[str, float]:
@@ -68,17 +68,23 @@ class Asked:
         self._rng.set_state(state["rng"].cpu())
         self._keys, self._images, self._labels = state["keys"].cpu(), state["images"], state["labels"]
 
+    def _seen(self, answers: Tensor) -> Tensor:
+        """The top-1 classes of answers as the terms reveal them, NOTHING where they reveal none."""
+        return top_1(answers).masked_fill(answers.isnan().all(dim=1), NOTHING) if self._partial else top_1(answers)
+
     def _keep(self, images: Tensor, labels: Tensor) -> None:
         """Give each image of which anything was revealed a random key; those of the highest keys stay. The keys are
         drawn on the CPU, so that what stays is known there, and hardly anything is copied once many were seen."""
-        keys = torch.rand(len(images), generator=self._rng).masked_fill(labels.cpu() == NOTHING, -1.0)
+        keys = torch.rand(len(images), generator=self._rng)
+        if self._partial:  # only then a GPU has to tell how much it revealed
+            keys = keys.masked_fill(labels.cpu() == NOTHING, -1.0)
         lowest = self._keys.min() if len(self._keys) == KEPT else torch.tensor(-1.0)
         (new,) = torch.where(keys > lowest)
         if not len(new):
             return
-        at = new.to(images.device)
+        at = new.to(images.device, non_blocking=True)
         parts = (self._keys, keys[new]), (self._images, images[at]), (self._labels, labels[at])
         all_keys, all_images, all_labels = (torch.cat([old, more]) if len(old) else more for old, more in parts)
         best = all_keys.topk(min(KEPT, len(all_keys))).indices
-        there = best.to(images.device)
+        there = best.to(images.device, non_blocking=True)
         self._keys, self._images, self._labels = all_keys[best], all_images[there], all_labels[there]
