@@ -27,7 +27,7 @@ def test_an_upsampled_convolution_is_exactly_an_upsampling_and_a_convolution(
 
 
 def test_its_phases_have_the_gradients_that_slices_of_all_of_them_would_have_bit_for_bit() -> None:
-    layer, maps = UpsampledConv2d(3, 5, 3, padding=1, bias=False), torch.randn(2, 3, 7, 7, requires_grad=True)
+    layer, maps = UpsampledConv2d(3, 5, bias=False), torch.randn(2, 3, 7, 7, requires_grad=True)
     sums = torch.tensor(layer.SUMS)
     kernels = torch.einsum("arh,bcw,oihw->aboirc", sums, sums, layer.weight).flatten(0, 2)
     phases = F.conv2d(maps, kernels, padding=1).view(2, 2, 2, 5, 8, 8)

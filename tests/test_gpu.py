@@ -9,6 +9,7 @@ from slopes import correlation, networks, some_maps
 from support import CPU, bench
 from syncs import Warned, rounds_of
 from test_methods import SMALL
+from test_repeats import UNREPEATABLE
 from test_syncs import METER, ROUNDS, SETTINGS
 
 from bench.boxes import teachers
@@ -136,3 +137,16 @@ def test_cuda_tells_of_a_wait() -> None:
     with warned.counted():
         numbers.sum().item()
         assert warned.take()["read"] == 1
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in UNREPEATABLE])
+def test_a_cell_repeats_bit_for_bit_where_no_sum_depends_on_the_order_of_threads(trained: Path, method: str) -> None:
+    set_precision()
+    cell, students = cell_of(trained, method), []
+    folder = trained / "cells" / cell.name()
+    for _ in range(2):
+        run_cell(cell, trained, NO_DATA, GPU, how=How(keep_student=True))
+        students.append(torch.load(folder / "student.pt", weights_only=True))
+        for file in folder.iterdir():
+            file.unlink()
+    assert all(torch.equal(first, second) for first, second in zip(*(s.values() for s in students), strict=True))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from bench.tasks import networks
 from bench.tasks.data import sources
@@ -50,6 +51,15 @@ def test_a_network_maps_its_images_to_one_logit_a_class(name: str, shape: Shape)
     assert logits.isfinite().all()
     assert not torch.allclose(logits.exp().sum(dim=1), torch.ones(2), atol=1e-3)  # no softmax or log-softmax inside
     assert not torch.allclose(logits.sum(dim=1), torch.ones(2), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "shape"), FITTING)
+def test_images_are_brought_to_channels_last_once_and_stay_so_from_layer_to_layer(name: str, shape: Shape) -> None:
+    network, maps = networks.build(name, shape, 7), list[Tensor]()
+    for module in network.modules():
+        module.register_forward_hook(lambda module, inputs, output: maps.append(output))  # noqa: ARG005
+    network(torch.rand(2, *shape))
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in maps if each.ndim == 4)
 
 
 @pytest.mark.parametrize(("name", "shape"), TOO_SMALL)

@@ -58,8 +58,9 @@ def test_every_other_method_can_send_what_a_real_api_takes() -> None:
 
 @pytest.fixture
 def rounding_allowed() -> Iterator[None]:
-    """As torch comes: convolutions may be rounded."""
+    """As torch comes: convolutions may be rounded, and add up in any order."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.deterministic = False
     yield
     set_precision()
 
@@ -70,3 +71,5 @@ def test_the_guard_turns_off_what_torch_allows() -> None:
     set_precision()
     assert precision() == "float32"
     assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark
