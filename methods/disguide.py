@@ -78,8 +78,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     student_optimizer = torch.optim.SGD(
         students.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    weights = list(generator.parameters())
-    generator_optimizer = torch.optim.Adam(weights, lr=config.generator_lr)
+    generator_optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr)
     memory = Replay(min(config.memory, oracle.budget.queries))
     run.track(
         twin=students[1],
@@ -102,8 +101,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         for _ in range(config.generator_steps):
             apart, diverse = disagreement_and_diversity(students, generate())
             generator_optimizer.zero_grad()
-            # the students' weights have no use for a gradient here
-            (-apart - config.diversity_weight * diverse).backward(inputs=weights)
+            loss = -apart - config.diversity_weight * diverse
+            loss.backward(inputs=list(generator.parameters()))  # the students' weights have no use for one
             generator_optimizer.step()
         students.train()
         for _ in range(config.student_steps):

@@ -86,7 +86,7 @@ def main() -> None:
     plain = Step(args, lambda network: network)
     with Kernels() as kernels:
         first = plain()
-    print(f"a step starts about {kernels.started} kernels, those of its optimizer on this device among them")
+    print(f"a step starts {kernels.started} kernels, those of its optimizer on this device among them")
     try:
         compiled = Step(args, lambda network: torch.compile(network, mode=args.mode, dynamic=False))
         apart = (compiled() - first).abs().max().item()
