@@ -101,8 +101,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         for _ in range(config.generator_steps):
             apart, diverse = disagreement_and_diversity(students, generate())
             generator_optimizer.zero_grad()
-            loss = -apart - config.diversity_weight * diverse
-            loss.backward(inputs=list(generator.parameters()))  # the students' weights have no use for one
+            (-apart - config.diversity_weight * diverse).backward(inputs=list(generator.parameters()))
             generator_optimizer.step()
         students.train()
         for _ in range(config.student_steps):
