@@ -23,9 +23,11 @@ class UpsampledConv2d(nn.Conv2d):
         sums = self.weight.new_tensor(self.SUMS)
         kernels = torch.einsum("arh,bcw,oihw->aboirc", sums, sums, self.weight).flatten(0, 2)
         bias = None if self.bias is None else self.bias.repeat(4)
-        phases = F.conv2d(maps, kernels, bias, padding=1).view(n, 2, 2, self.out_channels, height + 1, width + 1)
+        phases = F.conv2d(maps, kernels, bias, padding=1).view(n, 4, self.out_channels, height + 1, width + 1)
+        # Unbound, since the gradient of each slice of one tensor would be as large as all of it.
+        part = phases.unbind(1)
         rows = [
-            torch.stack([phases[:, a, b, :, a : a + height, b : b + width] for b in (0, 1)], dim=-1) for a in (0, 1)
+            torch.stack([part[2 * a + b][:, :, a : a + height, b : b + width] for b in (0, 1)], dim=-1) for a in (0, 1)
         ]
         return torch.stack(rows, dim=3).reshape(n, self.out_channels, 2 * height, 2 * width)
 

@@ -87,12 +87,13 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         pool.add(images, oracle(images) if config.relabel == "once" else None)
         for _ in range(config.passes):
             loss = train_on_pool(student, optimizer, pool, oracle, batch_size, config, run)
-        yield {"loss": loss, "generation_loss": generation_loss, "pool": len(pool)}
+        losses = torch.stack([loss, generation_loss]).tolist()  # a round waits for a GPU here alone
+        yield {"loss": losses[0], "generation_loss": losses[1], "pool": len(pool)}
 
 
 def generate(
     generator: UpsamplingGenerator, student: nn.Module, batch_size: int, classes: int, config: Config, run: Run
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Stage 1, without a query: the batch of lowest generation loss on the way, rounded to 8 bits, and that loss."""
     if config.reset_generator:
         generator.apply(reset)
@@ -100,18 +101,19 @@ def generate(
     noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
     targets = torch.arange(batch_size, device=run.device) % classes
     optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.5, 0.999))
-    lowest = torch.tensor(torch.inf, device=run.device)
-    best = torch.empty(batch_size, 0)
-    for _ in range(config.generator_steps):
+    weights = list(generator.parameters())
+    lowest, best = torch.tensor(torch.inf, device=run.device), torch.empty(0)
+    for step in range(config.generator_steps):
         images = generator(noise)
         logits = student(augment(images, config.augment_generation, config.crop_padding, run.rng))
         loss = generation_loss(logits, targets, config.information_weight)
-        if best.numel() == 0 or loss < lowest:
-            lowest, best = loss.detach(), images.detach()
+        better = loss.detach() < lowest
+        best = torch.where(better, images.detach(), best) if step else images.detach()
+        lowest = torch.where(better, loss.detach(), lowest) if step else loss.detach()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward(inputs=weights)  # the student's have no use for a gradient here
         optimizer.step()
-    return to_8_bits(best), lowest.item()
+    return to_8_bits(best), lowest
 
 
 def generation_loss(logits: Tensor, targets: Tensor, information_weight: float) -> Tensor:
@@ -133,7 +135,7 @@ def train_on_pool(
     batch_size: int,
     config: Config,
     run: Run,
-) -> float:
+) -> Tensor:
     """Stage 2: one pass over the whole pool. Returns the mean loss."""
     student.train()
     losses = []
@@ -144,7 +146,7 @@ def train_on_pool(
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
-    return torch.stack(losses).mean().item()
+    return torch.stack(losses).mean()
 
 
 def reset(module: nn.Module) -> None:

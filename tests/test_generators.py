@@ -26,6 +26,24 @@ def test_an_upsampled_convolution_is_exactly_an_upsampling_and_a_convolution(
         assert torch.allclose(wanted, found, atol=1e-10)
 
 
+def test_its_phases_have_the_gradients_that_slices_of_all_of_them_would_have_bit_for_bit() -> None:
+    layer, maps = UpsampledConv2d(3, 5, 3, padding=1, bias=False), torch.randn(2, 3, 7, 7, requires_grad=True)
+    sums = torch.tensor(layer.SUMS)
+    kernels = torch.einsum("arh,bcw,oihw->aboirc", sums, sums, layer.weight).flatten(0, 2)
+    phases = F.conv2d(maps, kernels, padding=1).view(2, 2, 2, 5, 8, 8)
+    plain = torch.empty(2, 5, 14, 14)
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        plain[:, :, a::2, b::2] = phases[:, a, b, :, a : a + 7, b : b + 7]
+    fused, out = layer(maps), torch.randn(2, 5, 14, 14)
+    assert torch.equal(fused, plain)
+    for wanted, found in zip(
+        torch.autograd.grad((plain * out).sum(), [maps, layer.weight]),
+        torch.autograd.grad((fused * out).sum(), [maps, layer.weight]),
+        strict=True,
+    ):
+        assert torch.equal(wanted, found)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_generators_make_images_of_the_shape_asked_for(shape: tuple[int, int, int]) -> None:
     noise = torch.randn(6, 10)

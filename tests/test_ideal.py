@@ -154,7 +154,7 @@ def test_the_batch_of_lowest_loss_on_the_way_is_the_one_that_is_kept_in_8_bits(m
     _, seen, watching = scripted_losses(monkeypatch, [3.0, 1.0, 2.0, 1.5])
     config = ideal.Config(**{**TINY, "generator_steps": 4, "generator_lr": 0.5, "latent": 4, "generator_width": 4})
     images, lowest = ideal.generate(ideal_generator(4, 4, SHAPE), watching(), 6, 4, config, make_run())
-    assert lowest == pytest.approx(1.0)
+    assert lowest.item() == pytest.approx(1.0)
     assert torch.equal(images, (seen[1] * 255).round() / 255)
     assert not any(torch.equal(images, (seen[step] * 255).round() / 255) for step in (0, 2, 3))
     assert not images.requires_grad
@@ -189,3 +189,29 @@ def test_training_the_generator_lowers_its_loss() -> None:
         torch.manual_seed(0)
         _, losses[steps] = ideal.generate(ideal_generator(8, 8, SHAPE), student(), 20, 4, config, make_run())
     assert losses[60] < losses[1] - 0.05
+
+
+def test_a_batch_is_that_of_a_loop_which_also_computes_the_students_gradients() -> None:
+    config = ideal.Config(**{**TINY, "generator_steps": 5, "generator_lr": 0.05, "latent": 4, "generator_width": 4})
+    images, lowest = ideal.generate(ideal_generator(4, 4, SHAPE), network := student(), 6, 4, config, make_run())
+    assert all(weight.grad is None for weight in network.parameters())
+    plain_images, plain_lowest = plain_generate(config, student(), 6, 4)
+    assert torch.equal(images, plain_images)
+    assert lowest.item() == plain_lowest
+
+
+def plain_generate(config: ideal.Config, network: nn.Module, n: int, classes: int) -> tuple[Tensor, float]:
+    generator, run = ideal_generator(4, 4, SHAPE), make_run()
+    generator.apply(ideal.reset)
+    noise = torch.randn(n, config.latent, generator=run.rng)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr, betas=(0.5, 0.999))
+    best, lowest = torch.empty(0), math.inf
+    for _ in range(config.generator_steps):
+        images = generator(noise)
+        loss = ideal.generation_loss(network(images), torch.arange(n) % classes, config.information_weight)
+        if loss.item() < lowest:
+            best, lowest = images.detach(), loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return best.mul(255).round() / 255, lowest
