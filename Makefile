@@ -25,7 +25,7 @@ versions: .venv/installed-test
 SPEED = PYTHONPATH=tests .venv/bin/python -m
 SIZES = $(if $(filter small,$(SIZE)),--small --runs 1 --out runs/$@,--out results/measured/$@)
 
-# How fast we are beside plain versions, on an idle machine: a quarter of an hour. DEVICE=cuda for a GPU, SIZE=small to try.
+# How fast we are beside plain versions, on an idle machine: half an hour. DEVICE=cuda for a GPU, SIZE=small to try.
 speed: .venv/installed-test
 	$(SPEED) speed --device $(or $(DEVICE),cpu) $(SIZES)
 
