@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BENCH = .venv/bin/bench
 
-.PHONY: run test chaos versions clean
+.PHONY: run test chaos versions speed gpu clean
 
 run: .venv/installed
 	$(BENCH) run
@@ -20,6 +20,18 @@ chaos: .venv/installed-test
 # After a change of code that decides results: either its RESULTS was raised, or no result can differ.
 versions: .venv/installed-test
 	.venv/bin/python tests/result_versions.py
+
+# Where what is measured goes: small sizes run everywhere, and their figures mean nothing.
+SPEED = PYTHONPATH=tests .venv/bin/python -m
+SIZES = $(if $(filter small,$(SIZE)),--small --runs 1 --out runs/$@,--out results/measured/$@)
+
+# How fast we are beside plain versions, on an idle machine: half an hour. DEVICE=cuda for a GPU, SIZE=small to try.
+speed: .venv/installed-test
+	$(SPEED) speed --device $(or $(DEVICE),cpu) $(SIZES)
+
+# On a machine with a GPU: its tests, slopes, speed and teachers. DATA=FOLDER with the data sets; DEVICE=cpu SIZE=small to try.
+gpu: .venv/installed-test
+	$(SPEED) speed.on_gpu --device $(or $(DEVICE),cuda) $(SIZES) $(if $(DATA),--data $(DATA))
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
