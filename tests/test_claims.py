@@ -314,17 +314,19 @@ def test_what_is_held_is_touched_again_and_again(tmp_path: Path, monkeypatch: py
     assert all(len(times) > 3 for times in seen)
 
 
+def _hold_on(folder: Path) -> None:
+    with lock(folder):
+        time.sleep(20)
+
+
 def _fork_and_die(folder: Path, number: Any) -> None:
-    """Leave a child that beats, but not for what its parent held."""
+    """Leave a child that gives signs of life, though not for what its parent held."""
     claims.BEAT = 0.05
     fcntl.flock = FLOCKS["none"]  # a forked process shares the flocks, as ever
     with lock(folder / "parent's"):
-        child = os.fork()
-        if child == 0:
-            with lock(folder / "child's"):
-                time.sleep(20)
-            os._exit(0)
-        number.value = child
+        child = FORK.Process(target=_hold_on, args=(folder / "child's",))
+        child.start()
+        number.value = child.pid
         while not is_held(folder / "child's"):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -335,6 +337,7 @@ def test_a_forked_process_gives_no_signs_of_life_for_its_dead_parent(tmp_path: P
     parent = FORK.Process(target=_fork_and_die, args=(tmp_path, number))
     parent.start()
     parent.join()
+    assert number.value
     try:
         files = [tmp_path / name / "claim.1" for name in ("parent's", "child's")]
         before = [file.stat().st_mtime_ns for file in files]
