@@ -19,6 +19,7 @@ flipped in a torn tail, which holds no answer anyway); and no record knows how m
 """
 
 import base64
+import errno
 import fcntl
 import json
 import math
@@ -41,6 +42,7 @@ import torch
 from torch import Tensor
 
 SCHEMA = 1
+NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # of a file system without locks
 FINGERPRINT = 8  # bytes an image
 Failed = Literal["refused", "lost", "unusable"]
 _REQUEST = {"kind": str, "at": int, "n": int, "id": str}
@@ -141,6 +143,9 @@ class Journal:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise JournalError(f"{self._path}: held by another process; wait for its end, or end it") from error
+        except OSError as error:
+            if error.errno not in NO_FLOCK:  # without them, whoever opens it must see that nobody else does
+                raise
 
     def _let_go(self) -> None:
         if self._fd >= 0:

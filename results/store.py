@@ -8,36 +8,24 @@ ROOT/cells/CELL/cell.json        what the cell is, and the versions of the code 
                 done.json        its totals: the mark of a finished cell, written last
                 failed.json      the reason, where it failed; a new attempt removes it
                 stopped.json     its totals so far, where a search for settings gave it up
-                lock             held by the process that runs it
+                lock, claim.N    whose cell it is now (results/claims.py)
 ROOT/RUN/run.json                the grid as planned: which cells, or why not
          index.html  assets/  tables/  figures/    what `bench report` makes of them
 
 results/records.py has the types of the JSON files.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from results import claims
 from results.records import Failure, Point, RecordError, State, Totals, Versions, read
-
-PATIENCE = 0.2  # seconds in which a lock may be held by someone who only looks
-
-
-class Busy(Exception):
-    """Another process works on this cell."""
-
-
-class NoLocks(OSError):
-    """The folder is on a file system without locks, on which two processes could run one cell at once."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +48,9 @@ def state_of(folder: Path, versions: Versions | None, obstacle: str | None = Non
             if versions is None or totals.versions == versions:
                 read(folder / "curve.json", list[Point])  # without which it has no result
                 return CellState("done", totals)
-            if not is_held(folder):
+            if not claims.is_held(folder):
                 return CellState("stale", totals, _differing(totals.versions, versions))
-        if (folder / "lock").exists() and is_held(folder):
+        if (folder / "lock").exists() and claims.is_held(folder):
             return CellState("running")
         if (folder / "failed.json").exists():
             return CellState("failed", reason=read(folder / "failed.json", Failure).reason)
@@ -92,7 +80,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file that appears whole under its name or not at all."""
+    """Let `write` fill a file that appears whole under its name or not at all.
+
+    results.claims.Robbed where it lies in a folder that this process held and another one has taken over.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
@@ -100,6 +91,7 @@ def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        claims.guard(path)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -113,49 +105,3 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text())
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; raises Busy if another holds it. A dead process holds nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        until = time.monotonic() + PATIENCE
-        while not _take(file, fcntl.LOCK_EX):
-            if time.monotonic() > until:
-                raise Busy(folder.name)
-            time.sleep(0.02)
-        yield
-
-
-@contextmanager
-def wait_for(folder: Path) -> Iterator[None]:
-    """Hold the folder, once whoever holds it lets it go."""
-    while True:
-        with ExitStack() as held:
-            try:
-                held.enter_context(lock(folder))
-            except Busy:
-                time.sleep(0.05)
-                continue
-            yield
-            return
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process holds the folder, this one apart from others or not."""
-    try:
-        with (folder / "lock").open() as file:
-            return not _take(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
-
-
-def _take(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise NoLocks(error.errno, f"no locks on this file system ({error.strerror}): choose another --out") from error
-    return True

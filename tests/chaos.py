@@ -21,7 +21,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from results.store import is_held, read_json
+from results.claims import is_held
+from results.store import read_json
 
 GRID = """
 description: real cells of a few seconds

@@ -1,12 +1,15 @@
 """bench plan --cells and bench cell: a cell as one command; and workers beside each other."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from support import bench
 from test_cli import OFF, TINY
 
+from bench.cli import cell
+from results import claims
 from results.store import read_json, write_json
 
 
@@ -70,6 +73,23 @@ def test_a_cell_that_cannot_be_run_ends_with_one_line(here: Path, capsys: pytest
     assert "no identity of a cell" in told(queries="many")
     assert bench("cell", "nowhere.json") == 2
     assert "nowhere.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_cell_of_another_machine_is_left_to_it_and_taken_over_once_that_is_dead(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = next(here.glob("todo/*noise.80*.json"))
+    folder = here / "runs/cells" / file.stem
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+    (folder / "claim.5").write_text('{"machine": "another"}\n')
+    assert bench("cell", str(file)) == 2
+    assert f"{file.stem} is at work in another process" in capsys.readouterr().err
+    monkeypatch.setattr(claims, "STALE", 1.0)
+    monkeypatch.setattr(cell, "AGAIN", 0.1)
+    time.sleep(1.0)
+    assert bench("cell", str(file)) == 0
+    assert (folder / "done.json").exists()
 
 
 def test_a_worker_makes_the_cells_and_no_report_and_the_command_finds_them_done(

@@ -15,7 +15,7 @@ from bench.executors import local
 from bench.executors.jobs import Event, Job
 from bench.executors.local import Slot, execute, slots
 from bench.provenance import precision
-from results.store import Busy
+from results.claims import Busy
 
 ONE, TWO = [Slot("cpu", 1)], [Slot("cpu", 1)] * 2
 
@@ -228,6 +228,20 @@ def say_who(folder: Path, key: str, *_: object) -> None:
 def change_dtype(folder: Path, key: str, *_: object) -> None:
     say_who(folder, key)
     torch.set_default_dtype(torch.float64)
+
+
+def be_busy_once(folder: Path, *_: object) -> None:
+    with (folder / "tries").open("a") as tries:
+        tries.write(f"{os.getpid()}\n")
+    if len((folder / "tries").read_text().splitlines()) < 2:
+        raise Busy("cell")
+
+
+def test_a_process_that_could_not_begin_is_used_again_for_it_remembers_whom_it_met(tmp_path: Path) -> None:
+    events = execute([Job("cell", be_busy_once, (tmp_path,), alone=True)], slots(1, [], 1))
+    assert [event.kind for event in events if event] == ["started", "busy", "started", "done"]
+    first, second = (tmp_path / "tries").read_text().splitlines()
+    assert first == second
 
 
 @pytest.mark.parametrize(

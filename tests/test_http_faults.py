@@ -1,5 +1,6 @@
 """An endpoint that fails: no answer is lost, none paid for twice, no key is shown, and a run ends as it would have."""
 
+import fcntl
 import json
 import os
 import random
@@ -21,6 +22,7 @@ import faulty
 import httpx
 import pytest
 import torch
+from elsewhere import FLOCKS
 from faulty import CLASSES, NAME, SHAPE, Fault, Faulty
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +42,7 @@ from bench.errors import UsageError
 from bench.tasks.table import task_of
 from budgets import Budget
 from budgets.journal import Counts, Journal, count, entries
+from results.claims import Robbed
 from results.records import Failure, read
 from results.store import read_json
 
@@ -544,6 +547,35 @@ def test_a_disk_that_takes_nothing_stops_the_cell_which_goes_on_later_without_pa
         assert run.counts.answered == server.images == QUERIES
         assert run.counts.charged >= server.billed
         assert 0 <= run.charged - run.counts.charged <= 4 * BATCH  # put on the bill, and not sent
+
+
+@pytest.mark.parametrize("method", ["noise", "ideal"])
+def test_a_cell_that_was_robbed_sends_no_more_than_was_on_its_way(server: Faulty, tmp_path: Path, method: str) -> None:
+    run = begun(server, tmp_path / "runs", method, concurrency=2)
+
+    async def robbed(exchange: faulty.Exchange) -> None:
+        (run.folder / "claim.2").write_text("{}")
+        (run.folder / "claim.1").unlink()
+        await faulty.none(exchange)
+
+    server.plan({4: robbed})
+    with pytest.raises(Robbed):
+        run.go_on()
+    assert 4 <= len(server.asked) <= 6
+    assert not (run.folder / "failed.json").exists()
+    (run.folder / "claim.2").write_text("{}\nreleased\n")
+    run.go_on()
+    assert run.counts.answered == QUERIES
+
+
+def test_where_there_are_no_locks_an_endpoint_is_not_asked_for_its_bounds_could_not_be_kept(
+    server: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with asking(server, tmp_path) as ask:
+        monkeypatch.setattr(fcntl, "flock", FLOCKS["none"])
+        with pytest.raises(UsageError, match=r"no locks on this file system .*; choose another --out"):
+            ask(torch.rand(BATCH, *SHAPE))
+    assert not server.asked
 
 
 # Kills.

@@ -1,6 +1,7 @@
 """The journal: an answer that was paid is there whatever happens, and no other is ever given for it."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from elsewhere import FLOCKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -570,6 +572,15 @@ def test_two_writers_are_impossible_and_a_dead_one_holds_nothing(small: Path) ->
             Journal(small, ABOUT)
         book.keep(9, prints(9), "id", answers_to(9))
     Journal(small, ABOUT).close()
+
+
+def test_where_there_are_no_locks_a_journal_is_kept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", FLOCKS["none"])
+    with Journal(tmp_path / "journal", ABOUT) as book:
+        book.keep(0, prints(9), "id", answers_to(9))
+    assert count(tmp_path / "journal").answered == 1
 
 
 def test_a_journal_that_was_refused_is_held_by_nobody(small: Path) -> None:

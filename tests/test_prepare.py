@@ -98,7 +98,7 @@ def test_cells_that_others_are_at_are_waited_for_or_left_to_them(patient: bool, 
 
 
 def busy_once(path: Path, device: torch.device, *_: object) -> None:
-    from results.store import Busy
+    from results.claims import Busy
 
     if not path.exists():
         path.write_text(str(device))

@@ -27,8 +27,9 @@ from bench.tasks.networks import Normalised
 from bench.tasks.students import student_of
 from bench.tasks.table import Task, task_of
 from methods import METHODS
+from results.claims import Busy, lock
 from results.records import Totals, read
-from results.store import Busy, lock, read_json, state_of, write_json
+from results.store import read_json, state_of, write_json
 
 NO_DATA = Path("no-data")
 

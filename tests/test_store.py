@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.store import Busy, digest, lock, read_json, write_bytes, write_json
+from results.claims import Busy, lock
+from results.store import digest, read_json, write_bytes, write_json
 
 UNHURRIED = settings(deadline=None, derandomize=True, max_examples=30)  # a busy machine is no failure
 FORK = multiprocessing.get_context("fork")

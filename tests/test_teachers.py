@@ -19,8 +19,8 @@ from bench.tasks.data import sources
 from bench.tasks.data.sources import Dataset, Split
 from bench.tasks.networks import Normalised
 from bench.tasks.table import task_of
+from results.claims import lock
 from results.records import TeacherRecord
-from results.store import lock
 
 TASK = task_of("digits-lenet")
 NO_DATA = Path("no-data")
@@ -70,7 +70,11 @@ def test_one_file_holds_the_weights_and_says_how_they_came_about(teacher_root: P
     assert description.origin["recipe"]["epochs"] == 3
     assert description.task["dataset"] == "digits"
     assert (description.machine.threads, description.machine.precision) == (1, "float32")
-    assert sorted(file.name for file in teachers.folder_of(TASK, teacher_root).iterdir()) == ["lock", "teacher.pt"]
+    assert sorted(file.name for file in teachers.folder_of(TASK, teacher_root).iterdir()) == [
+        "claim.1",
+        "lock",
+        "teacher.pt",
+    ]
     assert torch.load(teachers.file_of(TASK, teacher_root), weights_only=True).keys() == (
         teachers.untrained(TASK).state_dict().keys()
     )

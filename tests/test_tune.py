@@ -36,7 +36,8 @@ from bench.tuning import worker as workers
 from bench.tuning.study import Places, Study, Terms
 from methods import METHODS
 from methods.search import Choice, Range, including, space, value_at, with_values
-from results.store import lock, read_json
+from results.claims import lock
+from results.store import read_json
 
 NO_DATA = Path("no-data")
 OFF = ["--mlflow", "off", "--final-seeds", "0"]

@@ -14,7 +14,7 @@ from bench.boxes import listing, teachers, weights
 from bench.errors import UsageError
 from bench.tasks import networks
 from bench.tasks.table import task_of
-from results.store import lock
+from results.claims import lock
 
 TASK = task_of("digits-lenet")
 CHOSEN = {"digits-lenet-bn": TASK}

@@ -1,6 +1,7 @@
 """The door to a task's black box, whichever kind it is: what a cell is given, and what a plan knows of it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -17,6 +18,7 @@ from bench.tasks.data import sources
 from bench.tasks.table import Task
 from budgets.answers import top_1
 from budgets.journal import Journal
+from results import claims
 from results.records import TeacherRecord
 
 
@@ -114,7 +116,8 @@ class OfEndpoint(OfFile):
         classes = sources.source_of(task.dataset).classes
         known = examined.examined(task, root)
         version = known.version if known else ""
-        self._client = Client(box, classes, journal, examined.bill_of(task, root), folder.name, version)
+        held = partial(claims.guard, folder)
+        self._client = Client(box, classes, journal, examined.bill_of(task, root), folder.name, version, held)
         super().__init__(self._client, task, root, device)
 
     def resume(self, spent: int) -> None:

@@ -25,8 +25,9 @@ from bench.tasks.data import sources
 from bench.tasks.table import Task
 from budgets.answers import top_1
 from budgets.journal import Journal
+from results.claims import wait_for
 from results.records import BoxNote, TeacherRecord, plain, read
-from results.store import digest, wait_for, write_json, write_with
+from results.store import digest, write_json, write_with
 
 if TYPE_CHECKING:
     from bench.boxes.http.client import Client

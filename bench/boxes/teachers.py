@@ -27,8 +27,9 @@ from bench.tasks.networks import Normalised, build
 from bench.tasks.table import Task
 from methods.augment import augment
 from methods.pool import batch_sizes
+from results.claims import wait_for
 from results.records import Machine, TeacherRecord
-from results.store import digest, wait_for, write_bytes
+from results.store import digest, write_bytes
 
 SCHEMA = 2  # of a teacher's file; in the first, weights and record lay apart
 MEMBER = "archive/teacher.json"  # `archive/` is the folder that torch makes in its files

@@ -15,8 +15,8 @@ from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.networks import Normalised
 from bench.tasks.table import Task
+from results.claims import Busy, lock
 from results.records import TeacherRecord
-from results.store import Busy, lock
 
 
 def normalisation(mean: str | None, std: str | None) -> tuple[Tensor, Tensor] | None:

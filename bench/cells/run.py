@@ -20,8 +20,9 @@ from bench.contract.plugins import Outside
 from bench.errors import UsageError
 from bench.provenance import machine
 from budgets import BudgetExhausted, journal
+from results.claims import Robbed, lock
 from results.records import CellRecord, Failure, NewerSchema, RecordError, Totals, plain, read
-from results.store import lock, state_of, write_json
+from results.store import state_of, write_json
 
 Report = Callable[[int, dict[str, float]], None]
 ENDINGS = ((Totals, "done.json"), (Failure, "failed.json"), (Totals, "stopped.json"))
@@ -73,11 +74,11 @@ def run_cell(
 
     report: told the queries spent and the method's figures after each round. say: told what a person should know.
     outside: what a process must load to know the cell's task.
-    Raises CellFailed where there is no result, results.store.Busy where another process is at it, and Stopped or
-    Interrupted where `report` did.
+    Raises CellFailed where there is no result, results.claims.Busy where another process is at it (Robbed where that
+    took it over from this one, which leaves all as it is), and Stopped or Interrupted where `report` did.
     """
     folder, versions = root / "cells" / cell.name(), versions_of(cell.method)
-    with lock(folder):
+    with lock(folder) as claim:
         if state_of(folder, versions).name == "done":
             return
         for kind, ending in ENDINGS:
@@ -86,7 +87,7 @@ def run_cell(
         running = None
         try:
             running = _Running(cell, folder, root, data_folder, device, say, tuple(outside) if how.isolate else None)
-            running.play(report, how.checkpoint_seconds)
+            running.play(report, how.checkpoint_seconds, claim.check)
             running.counted()
             running.finish("done.json", keep_student=how.keep_student)
         except Stopped:
@@ -97,6 +98,8 @@ def run_cell(
             assert running
             running.save()
             raise
+        except Robbed:
+            raise  # and write nothing: the cell is another's
         except (Exception, SystemExit) as error:  # a method may call sys.exit
             expected = isinstance(error, UsageError | ValueError | CellFailed | WentRound)
             reason = str(error) if expected else f"{type(error).__name__}: {error}"
@@ -148,12 +151,13 @@ class _Running:
         self._curve = Curve(folder / "curve.json", due, parts.student, parts.run, parts.exam, parts.asked, earlier)
         self._steps = Steps(parts.student, self._curve.progress.steps)
 
-    def play(self, report: Report, checkpoint_seconds: float) -> None:
-        """Round after round until the method or its budget ends."""
+    def play(self, report: Report, checkpoint_seconds: float, check: Callable[[], None]) -> None:
+        """Round after round until the method or its budget ends, or `check` says that the cell is another's."""
         parts, curve, pace = self.parts, self._curve, checkpoint.Pace(checkpoint_seconds)
         rounds = parts.method.distill(parts.oracle, parts.student, parts.config, parts.run)
         with self._steps.counted(), suppress(BudgetExhausted):  # the end of every method, and of no round
             for figures in rounds:
+                check()
                 parts.run.check_resumed()
                 spent = self.counted()
                 curve.end_round(spent, parts.oracle.distinct, self._steps.done, figures)

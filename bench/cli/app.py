@@ -64,10 +64,10 @@ def _interrupt(*_: object) -> None:
 
 def _told(error: Exception) -> int:
     """Print what a person needs to know of an error; returns the exit code."""
+    from results.claims import Robbed
     from results.records import RecordError
-    from results.store import NoLocks
 
-    if isinstance(error, UsageError | RecordError | NoLocks):
+    if isinstance(error, UsageError | RecordError | Robbed):
         print(f"bench: {error}", file=sys.stderr)
         return 2
     if isinstance(error, OSError) and error.errno in NO_ROOM:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EVERY = 5.0  # seconds between two lines
+AGAIN = 1.0  # until it is tried again to have the cell
 FILE_HELP = "cell.json of a cell's folder, or one that bench plan --cells wrote."
 
 
@@ -37,8 +38,8 @@ def cell(
     from bench.executors.jobs import work_on_cell
     from bench.provenance import set_precision
     from bench.tasks.table import task_of
+    from results.claims import Busy, is_held
     from results.records import CellRecord, Point, RecordError, read
-    from results.store import Busy
 
     console = console_of()
     try:
@@ -53,15 +54,19 @@ def cell(
     slot = machine.slots[0]
     torch.set_num_threads(slot.threads)
     set_precision()
-    how = How(machine.checkpoint, isolate=machine.isolate)
-    try:
-        work_on_cell(chosen, machine.out, machine.data, outside, how, torch.device(slot.device), _Spoken(console))
-    except CellFailed as error:
-        console.print(f"FAILED {chosen.name()}: {error}", markup=False)
-        raise typer.Exit(1) from error
-    except Busy as error:
-        raise UsageError(f"{chosen.name()} is at work in another process") from error
-    points = read(machine.out / "cells" / chosen.name() / "curve.json", list[Point])
+    how, folder = How(machine.checkpoint, isolate=machine.isolate), machine.out / "cells" / chosen.name()
+    while True:
+        try:
+            work_on_cell(chosen, machine.out, machine.data, outside, how, torch.device(slot.device), _Spoken(console))
+            break
+        except CellFailed as error:
+            console.print(f"FAILED {chosen.name()}: {error}", markup=False)
+            raise typer.Exit(1) from error
+        except Busy as error:
+            if is_held(folder):
+                raise UsageError(f"{chosen.name()} is at work in another process") from error
+            time.sleep(AGAIN)  # it seems to be of a machine that died, which takes a while to be certain
+    points = read(folder / "curve.json", list[Point])
     console.print(chosen.name(), markup=False)
     console.print(show.curve(points))
 

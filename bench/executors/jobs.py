@@ -17,8 +17,9 @@ from bench.contract.plugins import Outside
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from methods import METHODS
+from results.claims import Busy, lock
 from results.records import Failure, plain
-from results.store import Busy, lock, write_json
+from results.store import write_json
 
 
 class Report(Protocol):

@@ -260,19 +260,19 @@ def _done(job: Job, device: "torch.device", voice: "Voice") -> bool:
     """Do a job and say how it ended; returns whether this process may do another one."""
     from bench.cells.run import Interrupted
     from bench.contract.trial import surroundings
-    from results.store import Busy
+    from results.claims import Busy, Robbed
 
     before = surroundings()
-    kind, detail = "done", None
+    kind, detail, alone = "done", None, job.alone
     try:
         job.function(*job.arguments, device, voice)
     except Interrupted:
         kind, detail = "again", "it was told to end"
-    except Busy:
-        kind = "busy"
+    except Busy as busy:
+        kind, alone = "busy", job.alone and isinstance(busy, Robbed)  # it remembers for how long it has met that claim
     except Exception as error:
         kind, detail = "failed", str(error) or type(error).__name__
-    leaves = job.alone or kind in {"failed", "again"} or surroundings() != before
+    leaves = alone or kind in {"failed", "again"} or surroundings() != before
     voice.send(kind, LEAVES if leaves and detail is None else detail)
     return not leaves
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from bench.mirror.content import Content, ended_cells, key_of, mean_curves
 from bench.mirror.server import SERVED, Elsewhere, connect, guarded
 from bench.mirror.student import log_student
+from results.claims import Busy, lock
 from results.records import Entry, RunRecord, Versions, read
-from results.store import Busy, digest, lock, read_json, write_json
+from results.store import digest, read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

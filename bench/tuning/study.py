@@ -28,7 +28,7 @@ from bench.tasks.table import task_of
 from budgets import Budget
 from methods import METHODS
 from methods.search import Range, Space, including, space, value_at, with_values
-from results.store import wait_for
+from results.claims import wait_for
 
 Objective = Literal["agreement", "transfer", "validation"]
 Sampler = Literal["tpe", "gp", "random"]

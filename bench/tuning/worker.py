@@ -26,8 +26,9 @@ from bench.contract import plugins
 from bench.executors.jobs import Job
 from bench.tuning.study import Places, Study, counted, finished, open_study, put_back
 from methods.search import Choice, Space
+from results.claims import Busy, is_held, lock, wait_for
 from results.records import Failure, read
-from results.store import Busy, is_held, lock, read_json, state_of, wait_for
+from results.store import read_json, state_of
 
 SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,

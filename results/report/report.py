@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from results import aggregate, curves, published
+from results.claims import wait_for
 from results.curves import Met
 from results.records import RunRecord, Versions, read
 from results.report import charts, figures, page, tables
 from results.report.style import plain
-from results.store import wait_for
 
 PARTS = ("assets", "tables", "figures", "index.html")
 ASIDE = ".report"

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from bench.errors import UsageError
-from results.store import wait_for, write_bytes
+from results.claims import wait_for
+from results.store import write_bytes
 
 WIDTH = 40  # characters of the file, whatever it says
 

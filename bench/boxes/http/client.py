@@ -55,13 +55,22 @@ class _NotMade(Exception):
 class Client:
     """The box as an oracle sees it: float images N x C x H x W in [0, 1] -> probabilities N x K, or classes of N.
 
-    name: of who asks, a part of each request's name. version: of the model that is wanted, or any. Raises UsageError,
-    one line, for what cannot be mended by asking again.
+    name: of who asks, a part of each request's name. version: of the model that is wanted, or any. check: raises before
+    a request where this process may send none any more. Raises UsageError, one line, for what asking again cannot mend.
     """
 
-    def __init__(self, box: Endpoint, classes: int, journal: Journal, bill: Bill, name: str, version: str = "") -> None:
+    def __init__(
+        self,
+        box: Endpoint,
+        classes: int,
+        journal: Journal,
+        bill: Bill,
+        name: str,
+        version: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._box, self._classes, self._journal, self._bill, self._name = box, classes, journal, bill, name
-        self._at = 0
+        self._at, self._check = 0, check
         self._version = version
         self._model: oip.Model | None = None
         self._failure: Exception | None = None  # the first that cannot be mended
@@ -203,6 +212,7 @@ class Client:
 
     def _reserve(self, at: int, n: int, id: str) -> None:
         """Put a request on the bill and in the journal, or in neither."""
+        self._check()
         self._bill.reserve(n)
         try:
             self._journal.sent(at, n, id)

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
+from bench.errors import UsageError
+
 POLL = 0.01  # seconds until a process looks again whether another has ended its turn
 
 
@@ -38,6 +40,10 @@ class Turns:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.close()
+            except OSError as error:
+                file.close()
+                told = f"{self._folder}: no locks on this file system ({error.strerror}), by which endpoints are shared"
+                raise UsageError(f"{told}; choose another --out") from error
             else:
                 return file
         return None
