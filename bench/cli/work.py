@@ -55,9 +55,10 @@ def work(
 def _execute(jobs: Sequence[Job], machine: Machine, more: More, *, patient: bool) -> Generator[Event | None]:
     silence = machine.silence * 60 if machine.silence else None
     if machine.executor == "ray":
+        cluster = machine.cluster  # first of all, for it says in a line that Ray is not installed
         from bench.executors import ray
 
-        return ray.execute(jobs, machine.cluster, silence, more, patient=patient)
+        return ray.execute(jobs, cluster, silence, more, patient=patient)
     return local.execute(jobs, machine.slots, silence, more, patient=patient)
 
 
