@@ -23,6 +23,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas", "mlflow", "optuna")
 PRIVATE = (
     "--data",
     "--out",
+    "--executor",
+    "--ray-address",
     "--storage",
     "--jobs",
     "--threads",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from bench.executors import local
+from bench.executors import queue
 from bench.executors.jobs import Event, Job
 from bench.executors.local import Slot, execute, slots
 from bench.provenance import precision
@@ -137,7 +137,7 @@ def test_a_job_whose_process_was_killed_once_is_tried_again(tmp_path: Path) -> N
 def test_a_job_that_another_process_is_at_is_looked_at_again_after_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "BUSY", 0.1)
+    monkeypatch.setattr(queue, "BUSY", 0.1)
     jobs = [Job("busy", be_busy_twice, (tmp_path / "tries",)), Job("free", succeed, (tmp_path / "file",))]
     events = [event for event in execute(jobs, ONE) if event is not None]
     assert kinds(list(events), "busy") == ["started", "busy", "started", "busy", "started", "done"]

@@ -71,7 +71,7 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     record, source = record_of(task, root), sources.source_of(task.dataset)
     assert record, "it is trained or examined before"
     name = f"agreement-{digest(f'{record.hash} {queries} {inputs}')[:12]}"
-    if _file(name, root).exists():
+    if held_out_file(name, root).exists():
         return name
     door = open_door(task, root / "held-out" / name, root, torch.device("cpu"))
     oracle = Oracle(door, Budget(queries, "labels", inputs), shape=source.shape, classes=source.classes)
@@ -79,13 +79,13 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     answers = torch.cat([oracle(batch) for batch in images.split(500)])
     door.close()
     kept = {"images": images.mul(255).round().to(torch.uint8), "answers": answers}
-    write_with(_file(name, root), lambda file: torch.save(kept, file))
+    write_with(held_out_file(name, root), lambda file: torch.save(kept, file))
     return name
 
 
 def _held_out(name: str, root: Path, device: torch.device) -> Exam:
     """The exam of answers that `hold_out` kept under that name."""
-    file = _file(name, root)
+    file = held_out_file(name, root)
     try:
         kept = torch.load(file, map_location=device, weights_only=True)
         return Exam(kept["images"], {"agreement": kept["answers"]})
@@ -95,5 +95,6 @@ def _held_out(name: str, root: Path, device: torch.device) -> Exam:
         raise UsageError(f"{file} cannot be read ({type(error).__name__}); delete it to ask again") from error
 
 
-def _file(name: str, root: Path) -> Path:
+def held_out_file(name: str, root: Path) -> Path:
+    """Where the answers of an exam that `hold_out` made lie; no such file is there for one on a split."""
     return root / "held-out" / f"{name}.pt"

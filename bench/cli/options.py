@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from bench.executors.local import Slot
+    from bench.executors.ray import Cluster
 
 TASK_HELP = "Only these tasks; globs, repeatable or with commas. folder:PATH makes one of a folder of images."
 TEACHER_HELP = "A model of your own: TorchScript, ONNX, FILE.py:FUNCTION, or a YAML that describes it."
 BLACKBOX_HELP = "A model behind a URL, or a YAML that describes one."
+RAY_HELP = "auto or HOST:PORT, a Ray that runs already; default: one of this machine alone."
+EXECUTORS = ("local", "ray")
 Words = list[str] | None
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with a method of your own.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
@@ -59,6 +62,8 @@ class Machine:
 
     data: Annotated[Path, typer.Option("--data", envvar="BENCH_DATA", help="Folder of the data sets.")] = Path("data")
     out: Out = Path("runs")
+    executor: Annotated[str, typer.Option("--executor", help="Where runs happen: local, ray or slurm.")] = "local"
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help=RAY_HELP)] = None
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto"
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes on the CPU; default: cores.")] = None
     gpus: Annotated[str | None, typer.Option("--gpus", help="Which GPUs, such as 0,1; default: all.")] = None
@@ -71,6 +76,26 @@ class Machine:
     checkpoint: Annotated[float, typer.Option("--checkpoint", min=0.0, help="Least seconds between checkpoints.")] = (
         20.0
     )
+
+    def __post_init__(self) -> None:
+        """UsageError for a place of runs that there is not."""
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
+        if self.ray_address and self.executor != "ray":
+            raise UsageError(f"--ray-address {self.ray_address}: wanted with --executor ray")
+        if self.ray_address and self.gpus:
+            raise UsageError(f"--gpus {self.gpus}: wanted for the GPUs of this machine; a cluster gives out its own")
+
+    @cached_property
+    def cluster(self) -> "Cluster":
+        """The Ray at the address, or one of this machine, connected to; UsageError where there is none."""
+        try:
+            from bench.executors import ray
+        except ModuleNotFoundError as error:
+            raise UsageError("--executor ray: wanted the package ray; pip install 'blackbox-bench[ray]'") from error
+        if self.ray_address is None:
+            return ray.on_this_machine(self.slots, self.out, self.per_gpu)
+        return ray.connect(self.ray_address, self.out, self.device, self.per_gpu, self.threads, self.jobs)
 
     @cached_property
     def slots(self) -> "list[Slot]":
@@ -93,7 +118,14 @@ class Machine:
     @property
     def gpu(self) -> bool:
         """Whether what wants a GPU may run: on one, or because the CPU was chosen by hand."""
-        return self.device == "cpu" or self.slots[0].device != "cpu"
+        if self.device == "cpu":
+            return True
+        return self.cluster.gpu if self.ray_address else self.slots[0].device != "cpu"
+
+    @property
+    def room(self) -> int:
+        """How many jobs can be at work at once."""
+        return self.cluster.slots() if self.ray_address else len(self.slots)
 
     def check_writable(self, name: str = ".") -> None:
         """UsageError where results cannot be written."""

@@ -149,7 +149,7 @@ def _search(
     from bench.tuning.worker import workers
 
     searched = open_study(study, places)
-    jobs = workers(study, searched, trials, places, len(machine.slots))
+    jobs = workers(study, searched, trials, places, machine.room)
     console.print(show.study(study, outcomes.ended(searched), trials), markup=False)
     work(console, "workers", jobs, machine)
     if outcomes.best(searched) is None:

@@ -1,6 +1,6 @@
 """Jobs at work, with their progress on the screen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from bench.cli.board import Board
 from bench.cli.options import Machine
 from bench.contract.plugins import Outside
 from bench.executors import local
-from bench.executors.jobs import Job, More, note_failure, nothing_more
+from bench.executors.jobs import Event, Job, More, note_failure, nothing_more
 from bench.executors.prepare import Need, Preparation
 from bench.grids.plan import Planned, needs
 from bench.tasks.data import sources
@@ -41,9 +41,8 @@ def work(
     total: how many there will be, where it is more than the first ones. patient: whether to wait for what others do.
     """
     failed = []
-    silence = machine.silence * 60 if machine.silence else None
     if jobs:
-        events = local.execute(jobs, machine.slots, silence, more, patient=patient)
+        events = _execute(jobs, machine, more, patient=patient)
         with Board(console, what, total or len(jobs)) as board, closing(events):
             for event in events:
                 board.show(event)
@@ -51,6 +50,16 @@ def work(
                     failed.append(str(event.detail))
                     note_failure(event, machine.out)
     return failed
+
+
+def _execute(jobs: Sequence[Job], machine: Machine, more: More, *, patient: bool) -> Generator[Event | None]:
+    silence = machine.silence * 60 if machine.silence else None
+    if machine.executor == "ray":
+        cluster = machine.cluster  # first of all, for it says in a line that Ray is not installed
+        from bench.executors import ray
+
+        return ray.execute(jobs, cluster, silence, more, patient=patient)
+    return local.execute(jobs, machine.slots, silence, more, patient=patient)
 
 
 def download_all(runs: Sequence[Planned], data: Path) -> None:

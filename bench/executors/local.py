@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from bench.executors.jobs import Event, Job, More, nothing_more
+from bench.executors.jobs import Event, Job, More, do, nothing_more
+from bench.executors.queue import Queue
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 # Imported once and then shared by all processes: what would cost each of them seconds.
 PRELOAD = ["bench.executors.jobs", "torchvision.datasets", "sklearn.datasets"]
 GRACE = 10.0  # seconds that a job has to save its work when it is told to end
-ATTEMPTS = 2  # a job whose process was killed is tried again so often in all
-BUSY = 1.0  # seconds until a job that another process is at is tried again
 LEAVES = "leaves"  # what a process says with its last word, if it does no other job
 PACE = 0.25  # seconds between two reports of a process: more would only fill the pipe
 
@@ -82,7 +80,7 @@ def execute(
     more: the jobs that the end of one makes possible; they come before those that wait. Closing the iterator ends the
     processes that still run: those that can save their work are given the time to.
     """
-    executor = _Executor(list(jobs), slots, silence, more, patient)
+    executor = _Executor(Queue(jobs, more, patient=patient), slots, silence)
     try:
         yield from executor.events()
     finally:
@@ -92,27 +90,21 @@ def execute(
 class _Executor:
     """The queue, the slots and the processes of one `execute`."""
 
-    def __init__(self, jobs: list[Job], slots: list[Slot], silence: float | None, more: More, patient: bool) -> None:
-        self._waiting, self._empty, self._silence = deque(jobs), list(reversed(slots)), silence
-        self._more, self._patient = more, patient
-        self._busy: dict[str, float] = {}  # key -> when to try again
-        self._attempts: dict[str, int] = {}
+    def __init__(self, queue: Queue, slots: list[Slot], silence: float | None) -> None:
+        self._queue, self._empty, self._silence = queue, list(reversed(slots)), silence
         self._workers: dict[Connection, _Worker] = {}
         self._idle: list[Connection] = []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
     def events(self) -> Generator[Event | None]:
-        while self._is_more_to_do():
-            while (self._idle or self._empty) and (job := self._next()):
+        while len(self._idle) < len(self._workers) or self._queue.is_worth_waiting():
+            while (self._idle or self._empty) and (job := self._queue.next()):
                 yield self._start(job, self._idle.pop() if self._idle else self._hire(self._empty.pop()))
             ready = wait(self._workers.keys() - set(self._idle), timeout=1.0)
             for connection in ready:
                 assert isinstance(connection, Connection)
-                event = self._heard(connection)
-                if event.kind in {"done", "failed"}:
-                    self._waiting.extendleft(reversed(list(self._more(event))))
-                yield event
+                yield self._queue.take(self._heard(connection))
             self._end_the_silent()
             if not ready:
                 yield None
@@ -130,20 +122,6 @@ class _Executor:
             for worker in workers:
                 worker.process.kill()
                 worker.process.join()
-
-    def _is_more_to_do(self) -> bool:
-        if len(self._idle) < len(self._workers):
-            return True
-        return any(self._patient or not (job.saves and job.key in self._busy) for job in self._waiting)
-
-    def _next(self) -> Job | None:
-        """The next job that nobody else is at, as far as is known."""
-        now = time.monotonic()
-        for job in self._waiting:
-            if self._busy.get(job.key, 0.0) <= now:
-                self._waiting.remove(job)
-                return job
-        return None
 
     def _hire(self, slot: Slot) -> Connection:
         """A new process for a slot."""
@@ -179,9 +157,6 @@ class _Executor:
             self._dismiss(connection)
         else:
             self._idle.append(connection)
-        if kind in {"busy", "again"}:
-            self._busy[job.key] = time.monotonic() + (BUSY if kind == "busy" else 0.0)
-            self._waiting.append(job)
         return Event(job, kind, None if detail == LEAVES else detail)
 
     def _dismiss(self, connection: Connection) -> None:
@@ -198,8 +173,7 @@ class _Executor:
         if code >= 0:
             return "failed", f"its process exited with {code}"
         reason = f"its process was killed by {signal.Signals(-code).name}"
-        attempts = self._attempts[job.key] = self._attempts.get(job.key, 1) + 1
-        return ("again" if attempts <= ATTEMPTS else "failed"), reason
+        return self._queue.killed(job, reason).kind, reason
 
     def _end_the_silent(self) -> None:
         for worker in self._workers.values() if self._silence else ():
@@ -258,22 +232,13 @@ def _work(slot: Slot, connection: Connection) -> None:
 
 def _done(job: Job, device: "torch.device", voice: "Voice") -> bool:
     """Do a job and say how it ended; returns whether this process may do another one."""
-    from bench.cells.run import Interrupted
     from bench.contract.trial import surroundings
-    from results.claims import Busy, Robbed
 
     before = surroundings()
-    kind, detail, alone = "done", None, job.alone
-    try:
-        job.function(*job.arguments, device, voice)
-    except Interrupted:
-        kind, detail = "again", "it was told to end"
-    except Busy as busy:
-        kind, alone = "busy", job.alone and isinstance(busy, Robbed)  # it remembers for how long it has met that claim
-    except Exception as error:
-        kind, detail = "failed", str(error) or type(error).__name__
-    leaves = alone or kind in {"failed", "again"} or surroundings() != before
-    voice.send(kind, LEAVES if leaves and detail is None else detail)
+    event = do(job, device, voice)
+    alone = job.alone and event.kind != "busy"  # it remembers for how long it has met that claim
+    leaves = alone or event.kind in {"failed", "again"} or surroundings() != before
+    voice.send(event.kind, LEAVES if leaves and event.detail is None else event.detail)
     return not leaves
 
 
