@@ -14,8 +14,8 @@ import pytest
 from support import bench
 from test_executor import be_busy_twice, count_until_told, die, kinds, raise_an_error, reason, say_nothing, succeed
 
-from bench.executors.jobs import Job
-from results.store import read_json
+from bench.executors.jobs import Away, Job
+from results.store import is_held, read_json
 
 ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[1]
@@ -83,6 +83,10 @@ sys.addaudithook(hide)
 """
 
 
+def note_where(folder: Path, key: str, device: object, _: object) -> None:
+    (folder / key).write_text(f"{device} {os.environ['CUDA_VISIBLE_DEVICES']} {os.getpid()}")
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head of a cluster that does no jobs itself; tests add nodes, whose processes can import ours."""
@@ -104,7 +108,8 @@ def nodes(cluster: Any) -> Iterator[Any]:
     added = []
 
     def add(number: int, **how: Any) -> list[Any]:
-        made = [cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=STORE, **how) for _ in range(number)]
+        how = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": STORE, **how}
+        made = [cluster.add_node(**how) for _ in range(number)]
         added.extend(made)
         return made
 
@@ -130,7 +135,7 @@ def home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(grid: str, *more: str) -> list[str]:
-    plugin = ["--plugin", "noting.py"] if grid == "slow.yaml" else []
+    plugin = ["--plugin", "noting.py", "--checkpoint", "1000"] if grid == "slow.yaml" else []
     return [sys.executable, "-m", "bench", "run", "--grid", grid, *plugin, "--mlflow", "off", "--device", "cpu", *more]
 
 
@@ -194,6 +199,22 @@ def test_jobs_that_raise_die_say_nothing_or_are_busy_end_as_on_this_machine(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_gpu_is_shared_by_as_many_jobs_as_asked_each_in_a_process_of_its_own(
+    cluster: Any, nodes: Any, tmp_path: Path
+) -> None:
+    from bench.executors.ray import connect, execute
+
+    nodes(1, num_gpus=2)  # that Ray believes in
+    at = connect(cluster.address, tmp_path, "auto", 3, 1, None)
+    assert (at.gpu, at.slots(), at.window()) == (True, 6, 12)
+    jobs = [Job(key, note_where, (tmp_path, key), away=Away()) for key in ("first", "second")]
+    assert sorted(kinds(list(execute(jobs, at)), "first")) == ["done", "started"]
+    given = {key: (tmp_path / key).read_text().split() for key in ("first", "second")}
+    assert [device for device, *_ in given.values()] == ["cuda:0", "cuda:0"]
+    assert {visible for _, visible, _ in given.values()} <= {"0", "1"}
+    assert given["first"][2] != given["second"][2]
+
+
 def test_closing_lets_a_job_save_its_work_and_leaves_no_task(cluster: Any, nodes: Any, tmp_path: Path) -> None:
     from bench.executors.ray import connect, execute
 
@@ -211,6 +232,27 @@ def test_closing_lets_a_job_save_its_work_and_leaves_no_task(cluster: Any, nodes
         assert time.monotonic() < until
         time.sleep(0.1)
     assert not (tmp_path / "never").exists()
+
+
+def test_closing_brings_home_what_a_job_saved_where_the_results_folder_is_not_seen(
+    cluster: Any, nodes: Any, tmp_path: Path
+) -> None:
+    from bench.executors.ray import connect, execute
+
+    out = tmp_path / "out"
+    (tmp_path / "sitecustomize.py").write_text(BLIND)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"
+    nodes(1, env_vars={"PYTHONPATH": path, "HIDDEN": str(out)})
+    at = connect(cluster.address, out, "cpu", 1, 1, None)
+    events = execute([Job("counts", count_until_told, (out,), saves=True, away=Away(fills=out))], at)
+    for event in events:
+        if event is not None and event.kind == "progress":
+            assert is_held(out), "nobody else does what is away"
+            assert not (out / "alive").exists()
+            break
+    events.close()
+    assert int((out / "saved").read_text()) > 1
+    assert not is_held(out)
 
 
 def test_results_come_back_from_nodes_that_do_not_see_the_results_folder(

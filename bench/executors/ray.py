@@ -216,11 +216,11 @@ class _Executor:
             with suppress(RayError):
                 self._let_end()
         finally:
+            self._probe.unlink(missing_ok=True)
             for reference, sent in self._sent.items():
                 sent.held.close()
                 ray.cancel(reference, force=True)
             ray.kill(self._mailbox)
-            self._probe.unlink(missing_ok=True)
 
     def _let_end(self) -> None:
         if self._sent:
