@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bench.contract.plugins import Outside
 
 EVERY = 5.0  # seconds between two lines
 AGAIN = 1.0  # until it is tried again to have the cell
@@ -29,46 +31,48 @@ def cell(
     """
     import torch
 
-    from bench.boxes.door import record_of
-    from bench.cells.cell import Cell
-    from bench.cells.run import CellFailed, How
     from bench.cli import show
     from bench.cli.asked import load_for
     from bench.cli.work import console_of
-    from bench.executors.jobs import work_on_cell
     from bench.provenance import set_precision
+    from results.records import CellRecord, Point, read
+
+    console, identity = console_of(), read(file, CellRecord).identity
+    outside = load_for(str(identity.get("task")), task, foreign)
+    torch.set_num_threads(machine.slots[0].threads)
+    set_precision()
+    name = _run(identity, outside, machine, console)
+    console.print(name, markup=False)
+    console.print(show.curve(read(machine.out / "cells" / name / "curve.json", list[Point])))
+
+
+def _run(identity: dict[str, Any], outside: "Outside", machine: Machine, console: "Console") -> str:
+    """Bring the cell to its end; returns its name."""
+    import torch
+
+    from bench.boxes.door import record_of
+    from bench.cells.cell import Cell
+    from bench.cells.run import CellFailed, How
+    from bench.executors.jobs import work_on_cell
     from bench.tasks.table import task_of
     from results.claims import Busy, is_held
-    from results.records import CellRecord, Point, RecordError, read
 
-    console = console_of()
-    try:
-        identity = read(file, CellRecord).identity
-        outside = load_for(str(identity.get("task")), task, foreign)
-        chosen = Cell.of(identity)
-    except RecordError as error:
-        raise UsageError(str(error)) from error
-    there = record_of(task_of(chosen.task, chosen.teacher_seed), machine.out)
-    if there is None or there.hash != chosen.teacher:
-        raise UsageError(f"{file}: no teacher {chosen.teacher[:12]} in {machine.out}; bench teachers trains what lacks")
-    slot = machine.slots[0]
-    torch.set_num_threads(slot.threads)
-    set_precision()
-    how, folder = How(machine.checkpoint, isolate=machine.isolate), machine.out / "cells" / chosen.name()
+    cell, device = Cell.of(identity), torch.device(machine.slots[0].device)
+    there = record_of(task_of(cell.task, cell.teacher_seed), machine.out)
+    if there is None or there.hash != cell.teacher:
+        raise UsageError(f"no teacher {cell.teacher[:12]} in {machine.out}; bench teachers trains what lacks")
+    how = How(machine.checkpoint, isolate=machine.isolate)
     while True:
         try:
-            work_on_cell(chosen, machine.out, machine.data, outside, how, torch.device(slot.device), _Spoken(console))
-            break
+            work_on_cell(cell, machine.out, machine.data, outside, how, device, _Spoken(console))
+            return cell.name()
         except CellFailed as error:
-            console.print(f"FAILED {chosen.name()}: {error}", markup=False)
+            console.print(f"FAILED {cell.name()}: {error}", markup=False)
             raise typer.Exit(1) from error
         except Busy as error:
-            if is_held(folder):
-                raise UsageError(f"{chosen.name()} is at work in another process") from error
+            if is_held(machine.out / "cells" / cell.name()):
+                raise UsageError(f"{cell.name()} is at work in another process") from error
             time.sleep(AGAIN)  # it seems to be of a machine that died, which takes a while to be certain
-    points = read(folder / "curve.json", list[Point])
-    console.print(chosen.name(), markup=False)
-    console.print(show.curve(points))
 
 
 class _Spoken:
