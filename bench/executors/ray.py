@@ -115,6 +115,8 @@ def _connect(address: str, **how: Any) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **how)
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(f"no Ray at {address}: {told(error)}") from error
+    except SystemExit as end:  # SIGTERM came meanwhile, to the handler of Ray
+        raise KeyboardInterrupt from end
     finally:
         signal.signal(signal.SIGTERM, before)  # which Ray takes
 
