@@ -15,7 +15,8 @@ from support import bench
 from test_executor import be_busy_twice, count_until_told, die, kinds, raise_an_error, reason, say_nothing, succeed
 
 from bench.executors.jobs import Away, Job
-from results.store import is_held, read_json
+from results.claims import is_held
+from results.store import read_json
 
 ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.executors.jobs import Job
+from results import claims
 from results.store import write_bytes
 
 Files = dict[str, bytes]  # path below the results folder -> content
-NOT_CARRIED = {"lock"}  # it is held where it lies
+NOT_CARRIED = ("lock", claims.PREFIX, ".")  # what names of files begin with that stay where they are
 
 
 def packed(places: Iterable[Path], root: Path, pack: Callable[[Path], Any]) -> dict[str, Any]:
@@ -36,8 +37,9 @@ def left(folder: Path, root: Path) -> Files:
 
 
 def take_back(files: Files, folder: Path, root: Path) -> None:
-    """Make the folder what the job left of it. Whoever calls this holds the folder."""
+    """Make the folder what the job left of it. Whoever calls this holds the folder; Robbed if that is so no more."""
     unpack(files, root)
+    claims.guard(folder)
     for file in list(_files(folder)):
         if str(file.relative_to(root)) not in files:
             file.unlink()
@@ -46,5 +48,5 @@ def take_back(files: Files, folder: Path, root: Path) -> None:
 def _files(place: Path) -> Iterator[Path]:
     """A file, or those in a folder that are whole."""
     for file in [place] if place.is_file() else place.rglob("*") if place.is_dir() else []:
-        if file.is_file() and file.name not in NOT_CARRIED and not file.name.startswith("."):
+        if file.is_file() and not file.name.startswith(NOT_CARRIED):
             yield file

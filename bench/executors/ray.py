@@ -317,7 +317,10 @@ class _Executor:
                 raise UsageError(f"{where}, which {job.key} needs: wanted an --out that all nodes share")
             return None
         if word.files is not None and job.away and job.away.fills:
-            luggage.take_back(word.files, job.away.fills, self._cluster.out)
+            try:
+                luggage.take_back(word.files, job.away.fills, self._cluster.out)
+            except Busy:  # this process slept so long that another one has taken the folder over
+                return Event(job, "busy")
         there = f" (on node {word.node})" if word.node and word.kind == "failed" else ""
         return Event(job, word.kind, f"{word.detail}{there}" if word.detail else None)  # type: ignore[arg-type]
 
