@@ -9,6 +9,7 @@ ROOT/cells/CELL/cell.json        what the cell is, and the versions of the code 
                 failed.json      the reason, where it failed; a new attempt removes it
                 stopped.json     its totals so far, where a search for settings gave it up
                 lock             held by the process that runs it
+ROOT/index/cells.tsv             what finished cells say, remembered: results/index.py
 ROOT/RUN/run.json                the grid as planned: which cells, or why not
          index.html  assets/  tables/  figures/    what `bench report` makes of them
 
@@ -49,16 +50,20 @@ class CellState:
     reason: str | None = None
 
 
-def state_of(folder: Path, versions: Versions | None, obstacle: str | None = None) -> CellState:
+def state_of(
+    folder: Path, versions: Versions | None, obstacle: str | None = None, known: Totals | None = None
+) -> CellState:
     """The state of the cell in the folder, for the code of those versions. The only reader of these marks.
 
     versions: None takes a result for what it is, whatever code gave it. obstacle: why it cannot run here, if it cannot.
+    known: what `done.json` says, where its reader found the curve whole too (results.index).
     """
     try:
-        if (done := folder / "done.json").exists():
-            totals = read(done, Totals)
+        if known or (folder / "done.json").exists():
+            totals = known or read(folder / "done.json", Totals)
             if versions is None or totals.versions == versions:
-                read(folder / "curve.json", list[Point])  # without which it has no result
+                if not known:
+                    read(folder / "curve.json", list[Point])  # without which it has no result
                 return CellState("done", totals)
             if not is_held(folder):
                 return CellState("stale", totals, _differing(totals.versions, versions))
