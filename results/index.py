@@ -1,6 +1,7 @@
 """What the finished cells under a root say, remembered, so that a reader need not open them all.
 
-ROOT/index/cells.tsv    a line a cell: a checksum of the rest, its name, the stamp of its files, its totals, its points
+ROOT/index/cells.tsv    a line a cell: a checksum of the rest, its name, the stamp of its files, the counts of its
+                        totals, what else is in those and the same in many cells, its points
 
 The folders are the truth. This is a cache, written by whoever reads them: a line counts only while `done.json` and
 `curve.json` have the times and sizes in its stamp. What is torn, strange or of another version is passed over, and the
@@ -13,16 +14,17 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 from zlib import crc32
 
 from results.records import SCHEMA, Machine, Point, RecordError, Totals, Versions, plain, read
-from results.store import Busy, CellState, lock, state_of, write_with
+from results.store import Busy, CellState, done, lock, state_of, write_with
 
 START = crc32(b"1 %d" % SCHEMA)  # of every checksum: lines of another format or schema are wrong from the start
 SETTLED = 2.0  # seconds after which a file that is written again has another time, whatever the file system's clock
 OUTDATED = 0.5  # the share of lines that count no more from which on the file is written anew
 FILE = "cells.tsv"
+COUNTS = ("spent", "distinct", "rounds", "seconds", "steps", "attempts", "charged")
 BUFFER = 16_000_000  # bytes of new lines that are held before they are written
 
 
@@ -30,7 +32,8 @@ class _Line(NamedTuple):
     """What the index says of a cell. place, size: of its points in the file, in bytes."""
 
     stamp: bytes
-    totals: bytes
+    counts: bytes
+    shared: bytes
     place: int
     size: int
 
@@ -51,7 +54,7 @@ class Cells:
         self._outdated: set[str] = set()  # cells whose line counts no more
         self._learnt: list[bytes] = []
         self._waiting = self._added = 0  # bytes of them, and lines that were added to the file
-        self._same: dict[str, Any] = {}  # versions and machines by their text: many cells have the same
+        self._shared: dict[bytes, tuple[Versions, Machine | None, int]] = {}
 
     def __enter__(self) -> "Cells":
         return self
@@ -71,7 +74,8 @@ class Cells:
             return CellState("cannot run", reason=obstacle) if obstacle else CellState("to do")
         if name not in self._totals:
             self._totals[name] = self._finished(name)
-        return state_of(self._folder / name, versions, obstacle, self._totals[name])
+        totals = self._totals[name]
+        return (totals and done(totals, versions)) or state_of(self._folder / name, versions, obstacle, totals)
 
     def points(self, name: str) -> list[Point]:
         """The curve of a cell whose state has been asked for and is `done`."""
@@ -90,13 +94,13 @@ class Cells:
         """The totals of a cell whose result is whole, by the index if its files are as they were then."""
         folder, now, line = f"{self._folder}/{name}", time.time(), self._lines.get(name)
         try:
-            done, curve = os.stat(f"{folder}/done.json"), os.stat(f"{folder}/curve.json")  # noqa: PTH116 - of thousands
+            end, curve = os.stat(f"{folder}/done.json"), os.stat(f"{folder}/curve.json")  # noqa: PTH116 - of thousands
         except OSError:
             self._outdated.add(name)
             return None
-        stamp = b"%d %d %d %d" % (done.st_mtime_ns, done.st_size, curve.st_mtime_ns, curve.st_size)
+        stamp = b"%d %d %d %d" % (end.st_mtime_ns, end.st_size, curve.st_mtime_ns, curve.st_size)
         if line and line.stamp == stamp:
-            return self._parsed(line.totals)
+            return self._parsed(line)
         self._outdated.add(name)
         try:
             totals = read(self._folder / name / "done.json", Totals)
@@ -104,18 +108,17 @@ class Cells:
         except RecordError:
             return None  # which state_of tells
         self._points = name, points
-        if max(done.st_mtime, curve.st_mtime) < now - SETTLED:
+        if max(end.st_mtime, curve.st_mtime) < now - SETTLED:
             self._learn(_written(name, stamp, totals, points))
         return totals
 
-    def _parsed(self, text: bytes) -> Totals:
-        fields: dict[str, Any] = json.loads(text)
-        for key, made in (("versions", dict), ("machine", lambda known: known and Machine(**known))):
-            told = f"{key} {fields[key]}"
-            if told not in self._same:
-                self._same[told] = made(fields[key])
-            fields[key] = self._same[told]
-        return Totals(**fields)
+    def _parsed(self, line: _Line) -> Totals:
+        if line.shared not in self._shared:
+            versions, machine, schema = json.loads(line.shared)
+            self._shared[line.shared] = versions, Machine(**machine) if machine else None, schema
+        versions, machine, schema = self._shared[line.shared]
+        spent, distinct, rounds, seconds, steps, attempts, charged = json.loads(line.counts.decode())
+        return Totals(spent, distinct, rounds, seconds, versions, machine, steps, attempts, charged, schema)
 
     def _learn(self, line: bytes) -> None:
         self._learnt.append(line)
@@ -148,18 +151,20 @@ def _read_lines(file: IO[bytes] | None) -> tuple[dict[str, _Line], int]:
     lines, count, place = {}, 0, 0
     for count, line in enumerate(file or (), 1):  # noqa: B007
         place += len(line)
-        fields = line.split(b"\t", 4)
-        if len(fields) == 5 and fields[0] == _checksum(line[9:]):
-            _, name, stamp, totals, points = fields
-            lines[os.fsdecode(name)] = _Line(stamp, totals, place - len(points), len(points))
+        fields = line.split(b"\t", 5)
+        if len(fields) == 6 and fields[0] == _checksum(line[9:]):
+            _, name, stamp, counts, shared, points = fields
+            lines[os.fsdecode(name)] = _Line(stamp, counts, shared, place - len(points), len(points))
     return lines, count
 
 
 def _written(name: str, stamp: bytes, totals: Totals, points: list[Point]) -> bytes:
     """The line; empty for a name that no line can hold."""
-    fields = (os.fsencode(name), stamp, json.dumps(plain(totals)).encode(), json.dumps(points).encode())
+    machine = plain(totals.machine) if totals.machine else None
+    counts, shared = [getattr(totals, count) for count in COUNTS], (totals.versions, machine, totals.schema)
+    fields = (os.fsencode(name), stamp, *(json.dumps(part).encode() for part in (counts, shared, points)))
     line = b"\t".join(fields) + b"\n"
-    return b"%s\t%s" % (_checksum(line), line) if line.count(b"\t") == 3 and line.count(b"\n") == 1 else b""
+    return b"%s\t%s" % (_checksum(line), line) if line.count(b"\t") == 4 and line.count(b"\n") == 1 else b""
 
 
 def _checksum(rest: bytes) -> bytes:
@@ -183,7 +188,7 @@ def _tidy(path: Path, there: Collection[str]) -> None:
         def copy(new: IO[bytes]) -> None:
             for name, line in kept:
                 old.seek(line.place)
-                rest = b"\t".join((os.fsencode(name), line.stamp, line.totals, old.read(line.size)))
+                rest = b"\t".join((os.fsencode(name), line.stamp, line.counts, line.shared, old.read(line.size)))
                 new.write(b"%s\t%s" % (_checksum(rest), rest))
 
         write_with(path, copy)

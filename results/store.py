@@ -61,12 +61,12 @@ def state_of(
     try:
         if known or (folder / "done.json").exists():
             totals = known or read(folder / "done.json", Totals)
-            if versions is None or totals.versions == versions:
+            if state := done(totals, versions):
                 if not known:
                     read(folder / "curve.json", list[Point])  # without which it has no result
-                return CellState("done", totals)
+                return state
             if not is_held(folder):
-                return CellState("stale", totals, _differing(totals.versions, versions))
+                return CellState("stale", totals, _differing(totals.versions, versions or {}))
         if (folder / "lock").exists() and is_held(folder):
             return CellState("running")
         if (folder / "failed.json").exists():
@@ -78,6 +78,11 @@ def state_of(
     if obstacle:
         return CellState("cannot run", reason=obstacle)
     return CellState("started" if (folder / "checkpoint.pt").exists() else "to do")
+
+
+def done(totals: Totals, versions: Versions | None) -> CellState | None:
+    """The state of a cell with those totals and a whole curve, if it is `done` for the code of those versions."""
+    return CellState("done", totals) if versions is None or totals.versions == versions else None
 
 
 def _differing(old: Versions, new: Versions) -> str:
