@@ -109,15 +109,18 @@ def cut(run: Planned, wanted: Callable[[int], bool]) -> Planned | None:
 
 def names_on(axis: str, run: Planned) -> tuple[str, ...]:
     """The names by which a filter on that axis may know the run; `budget` is for `cut`."""
-    return {
-        "task": (run.task, run.task.partition(MARK)[0]),
-        "dataset": (task_of(run.task).dataset,),
-        "method": (run.label, run.method),
-        "answers": (run.budget.answers,),
-        "inputs": (run.budget.inputs,),
-        "teacher": (str(run.teacher_seed),),
-        "seed": (str(run.seed),),
-    }[axis]
+    return _NAMES[axis](run)
+
+
+_NAMES: dict[str, Callable[[Planned], tuple[str, ...]]] = {
+    "task": lambda run: (run.task, run.task.partition(MARK)[0]),
+    "dataset": lambda run: (task_of(run.task).dataset,),
+    "method": lambda run: (run.label, run.method),
+    "answers": lambda run: (run.budget.answers,),
+    "inputs": lambda run: (run.budget.inputs,),
+    "teacher": lambda run: (str(run.teacher_seed),),
+    "seed": lambda run: (str(run.seed),),
+}
 
 
 def needs(run: Planned) -> set[str]:
