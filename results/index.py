@@ -25,7 +25,6 @@ SETTLED = 2.0  # seconds after which a file that is written again has another ti
 OUTDATED = 0.5  # the share of lines that count no more from which on the file is written anew
 FILE = "cells.tsv"
 COUNTS = ("spent", "distinct", "rounds", "seconds", "steps", "attempts", "charged")
-BUFFER = 16_000_000  # bytes of new lines that are held before they are written
 
 
 class _Line(NamedTuple):
@@ -43,6 +42,8 @@ class Cells:
 
     What it learnt is remembered at the end of `with`.
     """
+
+    BUFFER = 16_000_000  # bytes of new lines that are held before they are written
 
     def __init__(self, root: Path) -> None:
         self._folder, self._index = root / "cells", root / "index"
@@ -123,7 +124,7 @@ class Cells:
     def _learn(self, line: bytes) -> None:
         self._learnt.append(line)
         self._waiting += len(line)
-        if self._waiting > BUFFER:
+        if self._waiting > self.BUFFER:
             self._remember()
 
     def _remember(self, *, tidy: bool = False) -> None:
