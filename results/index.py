@@ -52,6 +52,7 @@ class Cells:
         self._lines, self._count = _read_lines(self._file)
         self._totals: dict[str, Totals | None] = {}  # of the cells looked at: None without a whole result
         self._points: tuple[str, list[Point]] = ("", [])  # of the cell that was opened last
+        self._stamps: dict[str, bytes] = {}
         self._outdated: set[str] = set()  # cells whose line counts no more
         self._learnt: list[bytes] = []
         self._waiting = self._added = 0  # bytes of them, and lines that were added to the file
@@ -69,6 +70,10 @@ class Cells:
         """The names of those that there are."""
         return iter(self._there)
 
+    def folder(self, name: str) -> Path:
+        """Where the cell of that name lies."""
+        return self._folder / name
+
     def state(self, name: str | None, versions: Versions | None, obstacle: str | None = None) -> CellState:
         """The state of the cell of that name, as store.state_of gives it; None for one that has no name yet."""
         if name is None or name not in self._there:
@@ -76,10 +81,14 @@ class Cells:
         if name not in self._totals:
             self._totals[name] = self._finished(name)
         totals = self._totals[name]
-        return (totals and done(totals, versions)) or state_of(self._folder / name, versions, obstacle, totals)
+        return (totals and done(totals, versions)) or state_of(self.folder(name), versions, obstacle, totals)
+
+    def stamp(self, name: str) -> bytes | None:
+        """What changes with the files of a cell whose state has been asked for; None for one without a whole result."""
+        return self._stamps.get(name) if self._totals.get(name) else None
 
     def points(self, name: str) -> list[Point]:
-        """The curve of a cell whose state has been asked for and is `done`."""
+        """The curve of a cell whose state has been asked for; RecordError where it has none."""
         opened, points = self._points
         if opened == name:
             return points
@@ -89,7 +98,7 @@ class Cells:
             with suppress(ValueError):  # someone has cut the file meanwhile
                 known: list[Point] = json.loads(self._file.read(line.size))
                 return known
-        return read(self._folder / name / "curve.json", list[Point])
+        return read(self.folder(name) / "curve.json", list[Point])
 
     def _finished(self, name: str) -> Totals | None:
         """The totals of a cell whose result is whole, by the index if its files are as they were then."""
@@ -100,12 +109,13 @@ class Cells:
             self._outdated.add(name)
             return None
         stamp = b"%d %d %d %d" % (end.st_mtime_ns, end.st_size, curve.st_mtime_ns, curve.st_size)
+        self._stamps[name] = stamp
         if line and line.stamp == stamp:
             return self._parsed(line)
         self._outdated.add(name)
         try:
-            totals = read(self._folder / name / "done.json", Totals)
-            points = read(self._folder / name / "curve.json", list[Point])
+            totals = read(self.folder(name) / "done.json", Totals)
+            points = read(self.folder(name) / "curve.json", list[Point])
         except RecordError:
             return None  # which state_of tells
         self._points = name, points

@@ -9,23 +9,22 @@ from results.store import CellState
 
 
 class States:
-    """One look at a run. record: as it was planned.
+    """One look at a run: the record of what was planned, and the cells, those beside its folder if none are given.
 
-    cells: where its cells lie, opened by whoever gives it; else one look at those beside the run's folder. versions:
-    kind -> the result versions of the code that is asked about; of a kind that is not there, those of the code that
-    planned the run. What was learnt is remembered at the end of `with`.
+    versions: kind -> the result versions of the code that is asked about; of a kind that is not there, those of the
+    code that planned the run. What was learnt of the cells is remembered at the end of `with`.
     """
 
     def __init__(self, run: Path, versions: Mapping[str, Versions] | None = None, cells: Cells | None = None) -> None:
         self.record = read(run / "run.json", RunRecord)
-        self._versions = {**self.record.versions, **(versions or {})}
-        self._cells = cells or Cells(run.parent)
+        self.versions = {**self.record.versions, **(versions or {})}
+        self.cells = cells or Cells(run.parent)
 
     def __enter__(self) -> "States":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cells.__exit__()
+        self.cells.__exit__()
 
     def of(self, entry: Entry) -> CellState:
         """The state of the entry's own cell."""
@@ -40,7 +39,7 @@ class States:
 
     def points(self, cell: str) -> list[Point]:
         """The curve of a cell that is done."""
-        return self._cells.points(cell)
+        return self.cells.points(cell)
 
     def _of(self, cell: str | None, entry: Entry) -> CellState:
-        return self._cells.state(cell, self._versions.get(entry.kind), entry.reason)
+        return self.cells.state(cell, self.versions.get(entry.kind), entry.reason)
