@@ -1,15 +1,18 @@
 """Tidy frames of a run: one row a run, one row a point, one row a mean over seeds."""
 
 import math
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from results.records import RANKED, Entry, Point, RunRecord, Versions, plain, read
+from results.records import RANKED, Entry, Point, RunRecord, Versions
+from results.states import States
 from results.statistics import area_over_log, half_width, queries_to_reach, spread
-from results.store import CellState, state_of
 
 TRACK = ["task", "answers", "inputs"]
 SETTING = [*TRACK, "method"]
@@ -24,8 +27,10 @@ TOTALS = ["spent", "distinct", "rounds", "steps", "attempts", "charged", "second
 MACHINE = ["device", "threads", "precision", "commit", "torch"]
 # Numbers that are counted, never measured.
 WHOLE = ["teacher_seed", "seed", "budget", "spent", "distinct", "rounds", "steps", "attempts", "charged", "threads"]
-OF_POINT = [*SETTING, "kind", "data", "protocol", "cell", "listed"]
-COUNTED = ["teacher_seed", "seed", "budget", "queries", "distinct", "claimed", "round", "steps"]
+OF_RUN = [*SETTING, "kind", "data", "protocol", *REPLICATE]
+OF_POINT = ["budget", "listed", "queries", "distinct", "claimed", "round", "accuracy", "agreement", "optimistic"]
+OF_POINT += ["steps", "fitted", "commonest"]
+COUNTED = [*REPLICATE, "budget", "queries", "distinct", "claimed", "round", "steps"]
 MEASURES = ["accuracy", "agreement", "optimistic", "fitted", "commonest"]
 LEARNT = 0.1  # of the way from the commonest answer to all answers, below which a student has not learnt them
 TARGETS = (0.5, 0.75, 0.9)
@@ -34,19 +39,37 @@ Met = tuple[str, int]  # a task, and the seed of one of its teachers
 
 
 def cells(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataFrame:
-    """One row for each run that was planned: its setting, seed, budget, state, reason, and totals where it is done.
-
-    spent, distinct: what the meter counted over the whole run, the last unfinished round included. versions: kind ->
-    the result versions of the code that is asked about; of a kind that is not there, those of the code that planned it.
-    """
-    record = read(run / "run.json", RunRecord)
-    rows = [_row(entry, _state(run, entry.cell, entry, record, versions)) for entry in record.entries]
-    columns = [*SETTING, "kind", "data", "protocol", *REPLICATE, "budget", "state", "reason", "cell", "config"]
-    frame = pd.DataFrame(rows).reindex(columns=[*columns, *TOTALS, *MACHINE, "versions"])
-    return frame.astype(dict.fromkeys(WHOLE, "Int64"))
+    """`cells_of` the run in the folder. versions: kind -> those of the code that is asked about (results.states)."""
+    with States(run, versions) as states:
+        return cells_of(states)
 
 
 def points(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.DataFrame:
+    """`points_of` the run in the folder. versions: as for `cells`."""
+    with States(run, versions) as states:
+        return points_of(states)
+
+
+def cells_of(states: States) -> pd.DataFrame:
+    """One row for each run that was planned: its setting, seed, budget, state, reason, and totals where it is done.
+
+    spent, distinct: what the meter counted over the whole run, the last unfinished round included.
+    """
+    entries = states.record.entries
+    found = [states.of(entry) for entry in entries]
+    totals = [state.totals if state.name == "done" else None for state in found]
+    machines = [of.machine if of else None for of in totals]
+    named = [*SETTING, "kind", "data", "protocol", *REPLICATE, "budget"]
+    columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in entries] for name in named}
+    columns |= {name: [getattr(state, of) for state in found] for name, of in (("state", "name"), ("reason", "reason"))}
+    columns |= {name: [getattr(entry, name) for entry in entries] for name in ("cell", "config")}
+    for names, records in ((TOTALS, totals), (MACHINE, machines)):
+        columns |= {name: [getattr(record, name, math.nan) for record in records] for name in names}
+    columns["versions"] = [_told(of.versions) if of else math.nan for of in totals]
+    return pd.DataFrame(columns).astype(dict.fromkeys(WHOLE, "Int64"))
+
+
+def points_of(states: States) -> pd.DataFrame:
     """One row for each budget that a finished run answers for.
 
     budget: the budget that was asked about; `listed` where the grid names it for any seed, the others lie between.
@@ -59,10 +82,17 @@ def points(run: Path, versions: Mapping[str, Versions] | None = None) -> pd.Data
     `accuracy_ensemble`: a part that a method shows apart. An `anytime` run that is not done may have been run to a
     narrower budget, whose points are its own.
     """
-    record = read(run / "run.json", RunRecord)
-    answering = ((entry, _answering(run, entry, record, versions)) for entry in record.entries)
-    rows = [row for entry, cell in answering if cell for row in _points(run.parent / "cells" / cell, entry)]
-    frame = pd.DataFrame(rows, columns=None if rows else [*OF_POINT, *COUNTED, *MEASURES])
+    numbers, runs, rows = _Numbers(OF_POINT), [], []
+    for entry in states.record.entries:
+        if cell := states.answering(entry):
+            before = len(numbers)
+            for row in _points(states.points(cell), entry):
+                numbers.add(row)
+            runs.append((*(getattr(entry, name) for name in OF_RUN), cell))
+            rows.append(len(numbers) - before)
+    shared = pd.DataFrame(runs, columns=[*OF_RUN, "cell"])
+    frame = shared.take(np.repeat(np.arange(len(runs)), rows)).reset_index(drop=True)
+    frame = frame.assign(**numbers.columns())
     frame = frame.astype(dict.fromkeys(COUNTED, "Int64") | dict.fromkeys(MEASURES, float) | {"listed": bool})
     beyond = frame["fitted"] - frame["commonest"]
     frame["learnt"] = ~(beyond < LEARNT * (1 - frame["commonest"])) & ~(frame["commonest"] == 1)
@@ -140,50 +170,58 @@ def teacher_accuracies(record: RunRecord) -> dict[Met, float]:
     return {(task, seed): accuracy for task, seed, accuracy in known if accuracy is not None}
 
 
-def _state(
-    run: Path, cell: str | None, entry: Entry, record: RunRecord, versions: Mapping[str, Versions] | None
-) -> CellState:
-    """The state of one of the entry's cells, as it is on disk now."""
-    now = (versions or {}).get(entry.kind) or record.versions.get(entry.kind)
-    return state_of(run.parent / "cells" / str(cell), now, entry.reason)
+def _told(versions: Versions) -> str:
+    return ", ".join(f"{part} {number}" for part, number in versions.items())
 
 
-def _answering(run: Path, entry: Entry, record: RunRecord, versions: Mapping[str, Versions] | None) -> str | None:
-    """The cell whose points are the entry's: its own, or the widest of the narrower ones that is done."""
-    candidates = [entry.cell, *(entry.narrower[budget] for budget in sorted(entry.narrower, reverse=True))]
-    return next((cell for cell in candidates if _state(run, cell, entry, record, versions).name == "done"), None)
+class _Numbers:
+    """Columns of numbers, of those names and of what else a row has, that grow row by row; NaN where a row has none."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._columns = {name: array("d") for name in names}
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def add(self, row: Mapping[str, float | None]) -> None:
+        for name, value in row.items():
+            if name not in self._columns:
+                self._columns[name] = array("d")
+            column = self._columns[name]
+            column.extend([math.nan] * (self._rows - len(column)))
+            column.append(math.nan if value is None else value)
+        self._rows += 1
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        missing = {name: self._rows - len(column) for name, column in self._columns.items()}
+        return {
+            name: np.concatenate([np.asarray(column), np.full(missing[name], np.nan)])
+            for name, column in self._columns.items()
+        }
 
 
-def _row(entry: Entry, state: CellState) -> dict[str, Any]:
-    totals = state.totals if state.name == "done" else None
-    row = {**plain(entry), "state": state.name, "reason": state.reason}
-    if totals is None:
-        return row
-    machine = plain(totals.machine) if totals.machine else {}
-    told = ", ".join(f"{part} {number}" for part, number in totals.versions.items())
-    return {**row, **{key: getattr(totals, key) for key in TOTALS}, **machine, "versions": told}
-
-
-def _points(folder: Path, entry: Entry) -> Iterator[dict[str, Any]]:
+def _points(curve: list[Point], entry: Entry) -> Iterator[dict[str, float | None]]:
     best, anytime = 0.0, entry.protocol == "anytime"
-    for point in read(folder / "curve.json", list[Point]):
-        best = max(best, point.get("accuracy", float("nan")))
+    for point in curve:
+        best = max(best, point.get("accuracy", math.nan))
         if not anytime and point["budget"] not in entry.budgets:
             continue  # a point on the way stands for no run of its own
+        more: dict[str, Any] = {key: value for key, value in point.items() if key not in POINT}
         yield {
-            **{key: getattr(entry, key) for key in (*SETTING, "kind", "data", "protocol", *REPLICATE)},
-            "cell": folder.name,
             "budget": point["budget"],
             "listed": point["budget"] in entry.budgets,
             "queries": point["spent"],
             "distinct": point["distinct"],
             "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
             "round": point["round"],
-            "accuracy": point.get("accuracy", float("nan")),
-            "agreement": point.get("agreement", float("nan")),
-            "optimistic": best if anytime else float("nan"),
-            **{key: point.get(key) for key in ("steps", "fitted", "commonest")},
-            **{key: value for key, value in point.items() if key not in POINT},
+            "accuracy": point.get("accuracy"),
+            "agreement": point.get("agreement"),
+            "optimistic": best if anytime else None,
+            "steps": point.get("steps"),
+            "fitted": point.get("fitted"),
+            "commonest": point.get("commonest"),
+            **more,
         }
 
 

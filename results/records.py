@@ -5,7 +5,8 @@ one line.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -231,6 +232,7 @@ def read(path: Path, kind: type[T]) -> T:
             raise NewerSchema(f"{told}: a newer bench wrote it")
         raise RecordError(f"{told}: give the command that made it again")
     try:
+        content = _with_configs(content) if kind is RunRecord else content
         record: T = _adapter(kind).validate_python(content)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
@@ -240,8 +242,22 @@ def read(path: Path, kind: type[T]) -> T:
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """A record as what JSON can hold."""
-    return asdict(record)
+    """A record as what JSON can hold; the entries of a run name their configs by number, each of which stands once."""
+    if not isinstance(record, RunRecord):
+        return asdict(record)
+    configs = list(dict.fromkeys(entry.config for entry in record.entries))
+    numbers = {config: number for number, config in enumerate(configs)}
+    entries = [{**vars(entry), "config": numbers[entry.config]} for entry in record.entries]
+    return {**asdict(replace(record, entries=[])), "configs": configs, "entries": entries}
+
+
+def _with_configs(content: Any) -> Any:
+    """The content of a run with its configs in the place of their numbers; earlier versions wrote them there."""
+    with suppress(AttributeError, KeyError, TypeError):  # which is told with what else is wrong
+        configs = dict(enumerate(content.pop("configs", [])))
+        for entry in content["entries"] if configs else []:
+            entry["config"] = configs.get(entry["config"], entry["config"])
+    return content
 
 
 @cache

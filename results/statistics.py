@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -65,7 +65,7 @@ def holm(p: ArrayLike) -> Floats:
 
 def iqm(values: ArrayLike) -> Any:
     """Mean of the middle half, along the last axis: a quarter, rounded down, is cut from each end."""
-    return stats.trim_mean(np.asarray(values, dtype=float), 0.25, axis=-1)
+    return scipy.stats.trim_mean(np.asarray(values, dtype=float), 0.25, axis=-1)
 
 
 def iqm_of_tasks(strata: Sequence[ArrayLike]) -> float:
@@ -110,7 +110,7 @@ def improvement_interval(first: Sequence[ArrayLike], second: Sequence[ArrayLike]
     if fewest < FEWEST:
         return NONE
     trials, share = fewest * len(first), probability_of_improvement(first, second)
-    z2 = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
+    z2 = float(scipy.stats.norm.ppf((1 + LEVEL) / 2)) ** 2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = np.sqrt(z2 * share * (1 - share) / trials + (z2 / (2 * trials)) ** 2) / (1 + z2 / trials)
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
@@ -136,7 +136,7 @@ def queries_to_reach(target: float, queries: ArrayLike, accuracy: ArrayLike) -> 
 
 def _quantile(freedom: float | Floats) -> Any:
     """What Student's t stays within, on both sides, with the level's probability."""
-    return stats.t.ppf((1 + LEVEL) / 2, freedom)
+    return scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)
 
 
 def _welch(first: Sequence[Floats], second: Sequence[Floats]) -> Floats:
@@ -147,7 +147,7 @@ def _welch(first: Sequence[Floats], second: Sequence[Floats]) -> Floats:
     p = np.where((one_spread == 0) & (other_spread == 0), one == other, np.nan).astype(float)
     at = (one_spread > 0) | (other_spread > 0)  # else the test would divide by nothing
     sides = (one[at], one_spread[at], one_n[at], other[at], other_spread[at], other_n[at])
-    p[at] = stats.ttest_ind_from_stats(*sides, equal_var=False).pvalue
+    p[at] = scipy.stats.ttest_ind_from_stats(*sides, equal_var=False).pvalue
     return np.where(np.minimum(one_n, other_n) >= FEWEST, p, np.nan)
 
 
@@ -158,7 +158,7 @@ def _paired(first: Sequence[Floats], second: Sequence[Floats]) -> Floats:
         return np.full(len(differences), np.nan)
     steady = np.ptp(differences, axis=1) == 0
     p = np.where(steady, differences[:, 0] == 0, np.nan).astype(float)
-    p[~steady] = stats.ttest_1samp(differences[~steady], 0.0, axis=1).pvalue
+    p[~steady] = scipy.stats.ttest_1samp(differences[~steady], 0.0, axis=1).pvalue
     return p
 
 

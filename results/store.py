@@ -9,6 +9,7 @@ ROOT/cells/CELL/cell.json        what the cell is, and the versions of the code 
                 failed.json      the reason, where it failed; a new attempt removes it
                 stopped.json     its totals so far, where a search for settings gave it up
                 lock, claim.N    whose cell it is now (results/claims.py)
+ROOT/index/cells.tsv             what finished cells say, remembered: results/index.py
 ROOT/RUN/run.json                the grid as planned: which cells, or why not
          index.html  assets/  tables/  figures/    what `bench report` makes of them
 
@@ -37,19 +38,23 @@ class CellState:
     reason: str | None = None
 
 
-def state_of(folder: Path, versions: Versions | None, obstacle: str | None = None) -> CellState:
+def state_of(
+    folder: Path, versions: Versions | None, obstacle: str | None = None, known: Totals | None = None
+) -> CellState:
     """The state of the cell in the folder, for the code of those versions. The only reader of these marks.
 
     versions: None takes a result for what it is, whatever code gave it. obstacle: why it cannot run here, if it cannot.
+    known: what `done.json` says, where its reader found the curve whole too (results.index).
     """
     try:
-        if (done := folder / "done.json").exists():
-            totals = read(done, Totals)
-            if versions is None or totals.versions == versions:
-                read(folder / "curve.json", list[Point])  # without which it has no result
-                return CellState("done", totals)
+        if known or (folder / "done.json").exists():
+            totals = known or read(folder / "done.json", Totals)
+            if state := done(totals, versions):
+                if not known:
+                    read(folder / "curve.json", list[Point])  # without which it has no result
+                return state
             if not claims.is_held(folder):
-                return CellState("stale", totals, _differing(totals.versions, versions))
+                return CellState("stale", totals, _differing(totals.versions, versions or {}))
         if (folder / "lock").exists() and claims.is_held(folder):
             return CellState("running")
         if (folder / "failed.json").exists():
@@ -61,6 +66,11 @@ def state_of(folder: Path, versions: Versions | None, obstacle: str | None = Non
     if obstacle:
         return CellState("cannot run", reason=obstacle)
     return CellState("started" if (folder / "checkpoint.pt").exists() else "to do")
+
+
+def done(totals: Totals, versions: Versions | None) -> CellState | None:
+    """The state of a cell with those totals and a whole curve, if it is `done` for the code of those versions."""
+    return CellState("done", totals) if versions is None or totals.versions == versions else None
 
 
 def _differing(old: Versions, new: Versions) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from bench.errors import UsageError
 from bench.tasks.data import cache, sources
+from bench.tasks.data.readers import Part
 
 
 @pytest.fixture
@@ -117,6 +118,42 @@ def test_the_fingerprint_sees_names_sizes_and_times_of_all_files_in_folders(tmp_
     assert len(set(prints)) == 5
     os.utime(tmp_path / "set" / "inner" / "b.png", (2, 2))
     assert cache.fingerprint(tmp_path, ["set"]) == prints[-1]
+
+
+def test_a_process_looks_into_a_folder_once_and_again_when_the_folder_itself_changes(tmp_path: Path) -> None:
+    file = tmp_path / "set" / "inner" / "a.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    first = cache.remembered(tmp_path, ["set"], 1)
+    file.write_bytes(b"another")
+    assert cache.remembered(tmp_path, ["set"], 1) == first
+    assert cache.remembered(tmp_path, ["set"], 2) != first
+    now = cache.fingerprint(tmp_path, ["set"], 1)
+    assert cache.remembered(tmp_path, ["set"], 1, anew=True) == now != first
+    os.utime(tmp_path / "set", (1, 1))
+    file.unlink()
+    assert cache.remembered(tmp_path, ["set"], 1) == cache.fingerprint(tmp_path, ["set"], 1) != now
+
+
+def test_a_data_set_that_changed_while_it_was_thrown_away_is_kept_under_its_new_name(
+    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "data" / "set" / "inner" / "labels"
+    file.parent.mkdir(parents=True)
+
+    def read(folder: Path, tell: object) -> tuple[Part, Part]:  # noqa: ARG001 - the shape of all readers
+        labels = torch.tensor([int(digit) for digit in (folder / "set" / "inner" / "labels").read_text()])
+        return ((torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8), labels),) * 2
+
+    monkeypatch.setitem(sources.SOURCES, "tree", sources.Source((1, 8, 8), 2, read, ("set",), 1))
+    names = set()
+    for labels in ("0101", "011"):
+        file.write_text(labels)
+        assert sources.load("tree", tmp_path / "data").test.labels.tolist() == [int(digit) for digit in labels]
+        (kept,) = cache_folder.glob("tree.*")
+        names.add(kept.name)
+        kept.unlink()
+    assert len(names) == 2
 
 
 @pytest.fixture

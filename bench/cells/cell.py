@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.tasks.table import task_of
+from bench.tasks.table import Task, task_of
 from budgets import Budget, kind_of
 from methods import METHODS, inputs_of
 
@@ -46,23 +47,7 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """All that a result depends on besides the code; no path, device or machine."""
-        task = task_of(self.task)
-        return {
-            "schema": SCHEMA,
-            "task": self.task,
-            "dataset": task.dataset,
-            "student": task.student,
-            "scaling": list(task.scaling),
-            "method": self.method,
-            "config": self.config,
-            "queries": self.budget.queries,
-            "answers": self.budget.answers,
-            "inputs": self.budget.inputs,
-            "seed": self.seed,
-            "teacher": self.teacher,
-            "teacher_seed": self.teacher_seed,
-            **({} if self.exam == "test" else {"exam": self.exam}),
-        }
+        return {**_identity(task_of(self.task), *self._but_seed()), "seed": self.seed}
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> "Cell":
@@ -87,10 +72,43 @@ class Cell:
 
     def name(self) -> str:
         """The name of the cell's folder: readable, with a hash of its identity."""
-        canonical = _CANONICAL.encode(self.identity())
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        before, after = _around_seed(task_of(self.task), *self._but_seed())
+        digest = hashlib.sha256(f"{before}{self.seed}{after}".encode()).hexdigest()[:12]
         budget = self.budget
         return f"{self.task}.{self.method}.{budget.queries}-{budget.answers}.t{self.teacher_seed}.s{self.seed}.{digest}"
+
+    def _but_seed(self) -> tuple[str, str, str, Budget, str, int, str]:
+        return self.task, self.method, self.config, self.budget, self.teacher, self.teacher_seed, self.exam
+
+
+def _identity(
+    task: Task, name: str, method: str, config: str, budget: Budget, teacher: str, teacher_seed: int, exam: str
+) -> dict[str, Any]:
+    """The identity of a cell, all but its seed. name: the task's."""
+    return {
+        "schema": SCHEMA,
+        "task": name,
+        "dataset": task.dataset,
+        "student": task.student,
+        "scaling": list(task.scaling),
+        "method": method,
+        "config": config,
+        "queries": budget.queries,
+        "answers": budget.answers,
+        "inputs": budget.inputs,
+        "seed": None,
+        "teacher": teacher,
+        "teacher_seed": teacher_seed,
+        **({} if exam == "test" else {"exam": exam}),
+    }
+
+
+@lru_cache(maxsize=2**16)  # the many seeds of a large grid share it
+def _around_seed(*of: Any) -> tuple[str, str]:
+    """The canonical JSON of an identity before and after the seed."""
+    key = '"seed":'  # which a string inside would have with a backslash
+    before, _, after = _CANONICAL.encode(_identity(*of)).partition(f"{key}null")
+    return before + key, after
 
 
 def canonical_config(method: str, settings: dict[str, Any]) -> str:

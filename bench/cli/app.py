@@ -1,6 +1,7 @@
 """`bench`: its commands, and how they end."""
 
 import errno
+import gc
 import signal
 import sys
 import traceback
@@ -44,6 +45,7 @@ app.command("list")(lists.list_)
 def main() -> None:
     """Exit codes: 0 all that was asked for is done, 1 some of it has no result, 2 bad input, 3 a fault of the harness,
     130 interrupted."""
+    gc.set_threshold(100_000)  # of 700 objects: a plan or a report makes millions, in no cycles
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:

@@ -5,17 +5,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console, Group
 from rich.table import Table
 
 from bench.grids.estimate import Estimate
 from bench.grids.plan import Planned
 from results.records import BoxNote, Point
-from results.report.style import short
-from results.report.tables import UNLEARNT
+from results.report.style import UNLEARNT, short
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.cells.audit import Audit
     from bench.tuning.outcome import Outcome
     from bench.tuning.study import Study
@@ -101,7 +101,7 @@ def _plan_table(planned: Sequence[Planned]) -> Table:
     return table
 
 
-def summary(frame: pd.DataFrame) -> list[Table]:
+def summary(frame: "pd.DataFrame") -> list[Table]:
     """One table for each task and track: method x budget, each with mean, spread, n, queries spent, distinct images."""
     tables = []
     for (task, answers, inputs), track in frame.groupby(["task", "answers", "inputs"], sort=False):
@@ -168,7 +168,7 @@ def tuned(outcomes: "Iterable[Outcome]") -> Group:
     return Group(table, *lines)
 
 
-def _before_and_after(means: pd.DataFrame | None) -> tuple[str, str, str]:
+def _before_and_after(means: "pd.DataFrame | None") -> tuple[str, str, str]:
     """Both means with their intervals, and n."""
     if means is None or not len(means):
         return "-", "-", "0"

@@ -1,5 +1,6 @@
 """`bench status`."""
 
+from collections import Counter
 from pathlib import Path
 
 from bench.cli.options import Out, Plugins, RunName
@@ -11,12 +12,16 @@ def status(run: RunName, out: Out = Path("runs"), plugin: Plugins = None) -> Non
     from bench.cli.asked import load_outside
     from bench.cli.runs import find_run, versions_now
     from bench.cli.work import console_of
-    from results import curves
+    from results.states import States
 
     load_outside(plugin, None)
-    cells, console = curves.cells(find_run(run, out), versions_now()), console_of()
-    counts = cells["state"].value_counts()
-    console.print(f"{run}: {len(cells)} runs ({', '.join(f'{n} {state}' for state, n in counts.items())})")
-    reasons = cells.groupby(["state", "reason"]).size().reset_index(name="runs")
-    if len(reasons):
-        console.print(show.listing(["state", "reason", "runs"], reasons.itertuples(index=False)))
+    with States(find_run(run, out), versions_now()) as states:
+        found = Counter((state.name, state.reason) for state in map(states.of, states.record.entries))
+    counts: Counter[str] = Counter()
+    for (name, _), n in found.items():
+        counts[name] += n
+    console = console_of()
+    console.print(f"{run}: {found.total()} runs ({', '.join(f'{n} {name}' for name, n in counts.most_common())})")
+    reasons = sorted((name, reason, n) for (name, reason), n in found.items() if reason is not None)
+    if reasons:
+        console.print(show.listing(["state", "reason", "runs"], reasons))

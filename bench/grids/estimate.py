@@ -12,10 +12,11 @@ from bench.grids.plan import Planned
 from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
+from results.index import Cells
 from results.records import CellRecord, read
-from results.store import state_of
 
 CELL_BYTES = 30_000  # a cell's folder without its student, where none has been measured
+SIZES = 1_000  # folders whose sizes are looked up
 Key = tuple[str, str, str]
 
 
@@ -36,7 +37,7 @@ def estimate(waiting: Sequence[Planned], teachers: Iterable[Task], root: Path, d
 
     Runs are judged by those of the same task, method and settings that were done on a device of that name.
     """
-    done, sizes = _measured({run.task for run in waiting}, root / "cells", device)
+    done, sizes = _measured({run.task for run in waiting}, root, device)
     guesses = [seconds_at(done[run.task, run.method, run.config], run.budget.queries) for run in waiting]
     judged = [guess for guess in guesses if not math.isnan(guess)]
     cells = len(waiting) * (sum(sizes) / len(sizes) if sizes else CELL_BYTES)
@@ -61,21 +62,23 @@ def seconds_at(measured: Sequence[tuple[int, float]], queries: int) -> float:
     return max(along, largest * share) if share > 1 else along
 
 
-def _measured(tasks: set[str], cells: Path, device: str) -> tuple[dict[Key, list[tuple[int, float]]], list[int]]:
-    """(queries, seconds) of the finished cells of these tasks, and the sizes of their folders in bytes."""
+def _measured(tasks: set[str], root: Path, device: str) -> tuple[dict[Key, list[tuple[int, float]]], list[int]]:
+    """(queries, seconds) of the finished cells of these tasks, and the sizes of some of their folders in bytes."""
     measured: dict[Key, list[tuple[int, float]]] = defaultdict(list)
     prefixes = tuple(f"{task}." for task in tasks)
-    sizes = []
-    for folder in cells.iterdir() if cells.is_dir() else ():
-        if not folder.name.startswith(prefixes):
-            continue
-        state = state_of(folder, None)
-        if state.name != "done" or state.totals is None:
-            continue
-        sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
-        if state.totals.machine and state.totals.machine.device == device:
-            cell = read(folder / "cell.json", CellRecord).identity
-            measured[cell["task"], cell["method"], cell["config"]].append((cell["queries"], state.totals.seconds))
+    sizes: list[int] = []
+    with Cells(root) as cells:
+        for name in cells if tasks else ():
+            if not name.startswith(prefixes):
+                continue
+            state, folder = cells.state(name, None), root / "cells" / name
+            if state.name != "done" or state.totals is None:
+                continue
+            if len(sizes) < SIZES:
+                sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
+            if state.totals.machine and state.totals.machine.device == device:
+                cell = read(folder / "cell.json", CellRecord).identity
+                measured[cell["task"], cell["method"], cell["config"]].append((cell["queries"], state.totals.seconds))
     return measured, sizes
 
 

@@ -25,8 +25,8 @@ from bench.tasks.table import Task, obstacle, task_of
 from budgets import Budget, kind_of
 from methods import METHODS, inputs_of
 from results import records
+from results.index import Cells
 from results.records import RunRecord, State, TaskParts, TeacherRecord, Versions
-from results.store import state_of
 
 AXES = ("task", "dataset", "method", "budget", "answers", "inputs", "teacher", "seed")
 
@@ -84,8 +84,9 @@ def plan(runs: Iterable[Planned], root: Path, data_folder: Path, *, gpu: bool) -
 
     gpu: whether tasks that want a GPU may run.
     """
-    look = _Look(root, data_folder, gpu)
-    return [look.at(run) for run in runs]
+    with Cells(root) as cells:
+        look = _Look(root, data_folder, gpu, cells)
+        return [look.at(run) for run in runs]
 
 
 def wanted(runs: Iterable[Planned], *, rerun: bool = False) -> list[Planned]:
@@ -108,15 +109,18 @@ def cut(run: Planned, wanted: Callable[[int], bool]) -> Planned | None:
 
 def names_on(axis: str, run: Planned) -> tuple[str, ...]:
     """The names by which a filter on that axis may know the run; `budget` is for `cut`."""
-    return {
-        "task": (run.task, run.task.partition(MARK)[0]),
-        "dataset": (task_of(run.task).dataset,),
-        "method": (run.label, run.method),
-        "answers": (run.budget.answers,),
-        "inputs": (run.budget.inputs,),
-        "teacher": (str(run.teacher_seed),),
-        "seed": (str(run.seed),),
-    }[axis]
+    return _NAMES[axis](run)
+
+
+_NAMES: dict[str, Callable[[Planned], tuple[str, ...]]] = {
+    "task": lambda run: (run.task, run.task.partition(MARK)[0]),
+    "dataset": lambda run: (task_of(run.task).dataset,),
+    "method": lambda run: (run.label, run.method),
+    "answers": lambda run: (run.budget.answers,),
+    "inputs": lambda run: (run.budget.inputs,),
+    "teacher": lambda run: (str(run.teacher_seed),),
+    "seed": lambda run: (str(run.seed),),
+}
 
 
 def needs(run: Planned) -> set[str]:
@@ -171,10 +175,9 @@ def entry(run: Planned) -> records.Entry:
 class _Look:
     """What is on this machine: teachers, data, states of cells. What many runs share is looked up once."""
 
-    def __init__(self, root: Path, data_folder: Path, gpu: bool) -> None:
+    def __init__(self, root: Path, data_folder: Path, gpu: bool, cells: Cells) -> None:
         self._root, self._data_folder, self._gpu = root, data_folder, gpu
-        cells = root / "cells"
-        self._there = {path.name for path in cells.iterdir()} if cells.is_dir() else set()
+        self._cells = cells
         self._obstacles: dict[tuple[str, str, str], str | None] = {}
         self._teachers: dict[tuple[str, int], TeacherRecord | None] = {}
         self._reveals: dict[str, str] = {}
@@ -197,11 +200,9 @@ class _Look:
         return Planned(*parts, run.seed, run.widest, cell, state, why)
 
     def _state(self, cell: Cell, reason: str | None) -> tuple[State, str | None]:
-        if not self._there or (name := cell.name()) not in self._there:
-            return ("cannot run", reason) if reason else ("to do", None)
         if cell.method not in self._versions:
             self._versions[cell.method] = versions_of(cell.method)
-        found = state_of(self._root / "cells" / name, self._versions[cell.method], reason)
+        found = self._cells.state(cell.name(), self._versions[cell.method], reason)
         return found.name, found.reason
 
     def _teacher(self, *key: *tuple[str, int]) -> TeacherRecord | None:

@@ -38,9 +38,9 @@ def choose(runs: list[Planned], filters: Mapping[str, Iterable[str]], exclude: I
             kept = set(matching(axis, budgets, globs, lambda queries: (str(queries),)))
             chosen = [left for run in chosen if (left := cut(run, kept.__contains__))]
         elif globs:
-            names = {run: names_on(axis, run) for run in chosen}
-            known = matching(axis, dict.fromkeys(names.values()), globs, lambda own: own)
-            chosen = [run for run in chosen if names[run] in known]
+            names = [names_on(axis, run) for run in chosen]
+            known = set(matching(axis, dict.fromkeys(names), globs, lambda own: own))
+            chosen = [run for run, own in zip(chosen, names, strict=True) if own in known]
     for rule in exclude:
         chosen = _without(chosen, rule)
     if not chosen:

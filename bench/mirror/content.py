@@ -5,11 +5,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from results import curves
-from results.records import Entry, Point, RecordError, Versions, read
-from results.store import CellState, digest, state_of
+from results.index import Cells
+from results.records import Entry, RecordError, Versions
+from results.states import States
+from results.store import CellState, digest
 
 ENDINGS = {"done": "FINISHED", "stale": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 LONGEST = 500  # characters of a reason
@@ -45,24 +47,33 @@ def key_of(tags: dict[str, str]) -> str:
     return " ".join((tags["bench.shows"], tags.get("bench.cell") or tags.get("bench.curve", ""))).strip()
 
 
-def ended_cells(entries: list[Entry], folder: Path, versions: Mapping[str, Versions]) -> Iterator[Content]:
+class Ended(NamedTuple):
+    """A cell that came to an end, before anything but its state was looked at."""
+
+    entry: Entry
+    budget: int
+    cell: str
+    state: CellState
+
+
+def ended_cells(entries: list[Entry], cells: Cells, versions: Mapping[str, Versions]) -> Iterator[Ended]:
     """Each cell that came to an end; of an entry whose own has no result, also those that ran in its place.
 
-    folder: where cells lie. versions: kind of method -> those by which a result is `stale` or not.
+    versions: kind of method -> those by which a result is `stale` or not.
     """
     for entry in entries:
         for budget, cell in sorted({**entry.narrower, entry.budget: entry.cell}.items(), reverse=True):
-            state = state_of(folder / cell, versions.get(entry.kind)) if cell else None
-            if cell and state and state.name in ENDINGS:
-                yield _cell(entry, budget, folder / cell, state)
+            state = cells.state(cell, versions.get(entry.kind))
+            if cell and state.name in ENDINGS:
+                yield Ended(entry, budget, cell, state)
                 if state.name == "done":
                     break
 
 
-def mean_curves(run: Path, entries: list[Entry], versions: Mapping[str, Versions]) -> list[Content]:
+def mean_curves(states: States) -> list[Content]:
     """The mean of each task, method, answers and inputs, at step = queries; the run's first comes last."""
-    table = curves.summary(curves.points(run, versions))
-    first = {curve_of(entry): entry for entry in reversed(entries)}
+    table = curves.summary(curves.points_of(states))
+    first = {curve_of(entry): entry for entry in reversed(states.record.entries)}
     found = []
     for key, rows in table.groupby(curves.SETTING, sort=False):
         task, answers, inputs, method = map(str, key)
@@ -95,7 +106,9 @@ def _curve(task: str, answers: str, inputs: str, method: str) -> str:
     return f"{method} on {task}, {answers}" + ("" if inputs == "float" else f", {inputs}")
 
 
-def _cell(entry: Entry, budget: int, folder: Path, state: CellState) -> Content:
+def cell_of(ended: Ended, cells: Cells) -> Content:
+    """What MLflow is to hold of a cell."""
+    entry, budget, name, state = ended
     tags = {
         **_facts(entry),
         "protocol": entry.protocol,
@@ -104,11 +117,11 @@ def _cell(entry: Entry, budget: int, folder: Path, state: CellState) -> Content:
         "budget": str(budget),
         "state": state.name,
         "bench.shows": "cell",
-        "bench.cell": folder.name,
+        "bench.cell": name,
     }
     metrics: list[tuple[str, float, int]] = []
     try:
-        points = [] if state.name == "failed" else read(folder / "curve.json", list[Point])
+        points = [] if state.name == "failed" else cells.points(name)
     except RecordError as error:
         state, points = CellState("failed", reason=str(error)), []
         tags["state"] = "failed"
@@ -120,9 +133,9 @@ def _cell(entry: Entry, budget: int, folder: Path, state: CellState) -> Content:
         metrics += [("spent", state.totals.spent, 0), ("seconds", state.totals.seconds, 0)]
     if state.reason:
         tags["reason"] = state.reason[:LONGEST]
-    name = f"{entry.method} {entry.task} {budget} {entry.answers} t{entry.teacher_seed} s{entry.seed}"
+    title = f"{entry.method} {entry.task} {budget} {entry.answers} t{entry.teacher_seed} s{entry.seed}"
     seconds = state.totals.seconds if state.totals else 0.0
-    return Content(name, tags, metrics, _settings(entry), ENDINGS[state.name], seconds, folder)
+    return Content(title, tags, metrics, _settings(entry), ENDINGS[state.name], seconds, cells.folder(name))
 
 
 def _facts(entry: Entry) -> dict[str, str]:

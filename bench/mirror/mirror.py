@@ -2,16 +2,18 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.mirror.content import Content, ended_cells, key_of, mean_curves
+from bench.mirror.content import Content, Ended, cell_of, ended_cells, key_of, mean_curves
 from bench.mirror.server import SERVED, Elsewhere, connect, guarded
 from bench.mirror.student import log_student
 from results.claims import Busy, lock
+from results.index import Cells
 from results.records import Entry, RunRecord, Versions, read
+from results.states import States
 from results.store import digest, read_json, write_json
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ID = "bench.run"  # the tag with the folder's id, on its experiment and on all that is in it
+RECORD = "/"  # for the record among the names of cells
 SMALL = 25_000_000  # bytes; a page with more beside it stays on disk
 BATCH = 850  # metrics in a call, which holds 1000 of all kinds
 
@@ -29,17 +32,18 @@ class Mirror:
     The curves lie open in the experiment. The cells are nested in one run, which holds the report too, so that MLflow
     folds them up and draws none of them.
 
-    run: the folder. cells: where its cells lie, if not beside it. versions: kind of method -> those of the code that
-    is here, by which results are `stale` or not; of a kind that is not there, those of the code that planned it.
+    run: the folder. root: under which its cells lie, if not where it lies itself. versions: kind of method -> those of
+    the code that is here, by which results are `stale` or not; of a kind that is not there, those of the code that
+    planned it.
     Raises TrackingError from every method when the server does not answer, and Elsewhere where another process mirrors
     the same folder.
     """
 
     def __init__(
-        self, run: Path, uri: str, cells: Path | None = None, versions: Mapping[str, Versions] | None = None
+        self, run: Path, uri: str, root: Path | None = None, versions: Mapping[str, Versions] | None = None
     ) -> None:
         self._run, self._uri = run, uri
-        self._cells, self._versions = cells or run.parent / "cells", versions or {}
+        self._root, self._versions = root or run.parent, versions or {}
         self.left = 0  # cells of the sync under way that are not there yet
         # What is known while this is the process that writes.
         self._held: ExitStack | None = None
@@ -47,6 +51,7 @@ class Mirror:
         self._id: str
         self._experiment: str
         self._there: dict[str, tuple[str, str]]  # key -> its run in MLflow, and the stamp of what that shows
+        self._seen: dict[str, object]  # of the cells when all that they hold was last shown
 
     def __enter__(self) -> "Mirror":
         return self
@@ -62,21 +67,26 @@ class Mirror:
 
     def sync(self) -> int:
         """Add every cell that came to an end and every curve, as they are now; returns how many cells were added."""
-        record = read(self._run / "run.json", RunRecord)
-        with guarded():
+        with States(self._run, self._versions, Cells(self._root)) as states, guarded():
             self._hold()
-            cells = ended_cells(record.entries, self._cells, {**record.versions, **self._versions})
-            added = self._add_cells(cells, self._home("report and cells"))
-            self._add_curves(mean_curves(self._run, record.entries, self._versions))
+            ended = list(ended_cells(states.record.entries, states.cells, states.versions))
+            seen = _seen(self._run, ended, states.cells)
+            if seen == self._seen:
+                return 0
+            same = {} if seen[RECORD] != self._seen.get(RECORD) else self._seen
+            new = [one for one in ended if seen[one.cell] != same.get(one.cell)]
+            added = self._add_cells(new, self._home("report and cells"), states.cells)
+            self._add_curves(mean_curves(states))
+            self._seen = seen
         return added
 
     def sync_study(self, entries: list[Entry], files: list[Path]) -> int:
         """Add the cells of a study's trials, nested in one run that holds its files; returns how many were added."""
-        with guarded():
+        with Cells(self._root) as cells, guarded():
             self._hold()
             home = self._home("study")
             self._log_files(home, dict.fromkeys(files, ""))
-            return self._add_cells(ended_cells(entries, self._cells, self._versions), home)
+            return self._add_cells(ended_cells(entries, cells, self._versions), home, cells)
 
     def log_report(self) -> None:
         """Put the run's page, figures and tables, as they are now, where MLflow shows them.
@@ -99,7 +109,7 @@ class Mirror:
             self._client = connect(self._uri)
             self._id = _id_of(self._run)
             self._experiment = self._open_experiment()
-            self._there = self._find_runs()
+            self._there, self._seen = self._find_runs(), {}
             self._held = held.pop_all()
 
     def _open_experiment(self) -> str:
@@ -111,7 +121,7 @@ class Mirror:
         if self._client.get_experiment_by_name(name) is not None:  # another folder's, or one that was deleted
             name = f"{name} {self._id[:6]}"
         # A database would put artifacts beside the working directory; a server knows its own place.
-        local = (self._cells.parent / "mlflow-artifacts" / name).resolve().as_uri()
+        local = (self._root / "mlflow-artifacts" / name).resolve().as_uri()
         place = None if self._uri.startswith(SERVED) else local
         return str(self._client.create_experiment(name, artifact_location=place, tags={ID: self._id}))
 
@@ -126,14 +136,13 @@ class Mirror:
                 found[key] = (run.info.run_id, run.data.tags.get("bench.stamp", ""))
         return found
 
-    def _all_runs(self) -> list["Run"]:
-        ours = f"tags.`{ID}` = '{self._id}'"
-        page = self._client.search_runs([self._experiment], ours, max_results=1000)
-        runs = list(page)
-        while page.token:
-            page = self._client.search_runs([self._experiment], ours, max_results=1000, page_token=page.token)
-            runs += page
-        return runs
+    def _all_runs(self) -> Iterator["Run"]:
+        ours, token = f"tags.`{ID}` = '{self._id}'", None
+        while True:
+            page = self._client.search_runs([self._experiment], ours, max_results=1000, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
 
     def _home(self, name: str) -> str:
         """The run that holds files and in which cells are nested, made if there is none."""
@@ -144,14 +153,16 @@ class Mirror:
             self._there["files"] = (run.info.run_id, "")
         return self._there["files"][0]
 
-    def _add_cells(self, cells: Iterable[Content], home: str) -> int:
-        new = [cell for cell in cells if not self._shows(cell)]
+    def _add_cells(self, ended: Iterable[Ended], home: str, cells: Cells) -> int:
+        """Log those that MLflow does not show as they are now; returns how many. What each holds is made when it is its
+        turn: of a hundred thousand it would fill the memory."""
+        new = [one for one in ended if not self._shows(cell_of(one, cells))]
         # The disk does not know when a cell ran. All begin with the run that they are nested in, and so before any
         # curve: MLflow lists the latest first, a hundred at a time.
         begun = self._client.get_run(home).info.start_time if new else None
-        for done, cell in enumerate(new):
-            self.left = len(new) - done
-            self._log(cell, begun, {"mlflow.parentRunId": home})
+        for logged, one in enumerate(new):
+            self.left = len(new) - logged
+            self._log(cell_of(one, cells), begun, {"mlflow.parentRunId": home})
         self.left = 0
         return len(new)
 
@@ -204,6 +215,15 @@ class Mirror:
                 self._client.log_artifact(home, str(file), place or None)
             self._client.set_tag(home, "bench.stamp", stamp)
             self._there["files"] = (home, stamp)
+
+
+def _seen(run: Path, ended: Iterable[Ended], cells: Cells) -> dict[str, object]:
+    """What differs, of the record of the run and of each cell that ended, when anything to be shown does."""
+    record = (run / "run.json").stat()
+    seen: dict[str, object] = {RECORD: (record.st_mtime_ns, record.st_size)}
+    for _, _, cell, state in ended:
+        seen[cell] = cells.stamp(cell) or state.totals, state.name, state.reason
+    return seen
 
 
 def _report_files(run: Path) -> dict[Path, str]:

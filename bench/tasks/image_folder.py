@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def register(folder: Folder) -> str:
     root = folder.root
     try:
         test = _test_part(root)
-        key = cache.fingerprint(root, ("train", test))
+        key = cache.remembered(root, ("train", test))
         found = cache.kept(f"survey-{digest(ascii(root))[:12]}", key, lambda: _survey(root, test))
     except (OSError, ValueError) as error:
         raise UsageError(f"image folder {root}: {error}") from error
@@ -98,18 +99,14 @@ def _register_unlabelled(folder: Folder) -> str:
             "YAML that gives shape and classes"
         )
     files = _unlabelled(folder.root)
-    hashed = hashlib.sha256()
-    for file in files:
-        hashed.update(
-            os.fsencode(file.relative_to(folder.root).as_posix()) + hashlib.sha256(file.read_bytes()).digest()
-        )
+    content = _content(folder.root, tuple(files), cache.remembered(folder.root, (".",)))
     (channels, side, _), mode = folder.shape, "RGB" if folder.shape[0] == 3 else "L"
 
     def read(where: Path, tell: readers.Tell) -> tuple[readers.Part, readers.Part]:  # noqa: ARG001 - it has the files
         none, images = readers.decode([], [(file, UNKNOWN) for file in files], side, mode, tell)
         return none, images
 
-    name = f"images-{_readable(folder.root)}-{hashed.hexdigest()[:8]}-{channels}x{side}"
+    name = f"images-{_readable(folder.root)}-{content[:8]}-{channels}x{side}"
     SOURCES[name] = Source(folder.shape, folder.classes, read, (".",), validation=0, root=folder.root, labelled=False)
     task = name if folder.student == "resnet18" else f"{name}-{folder.student}"
     TASKS[task] = Task(name, "none", folder.student, gpu=folder.student not in LIGHT)
@@ -126,6 +123,15 @@ def _unlabelled(root: Path) -> list[Path]:
     if not files:
         raise UsageError(f"images {root}: wanted files with {', '.join(sorted(SUFFIXES))}")
     return files
+
+
+@lru_cache(maxsize=8)
+def _content(root: Path, files: tuple[Path, ...], key: str) -> str:  # noqa: ARG001 - with which the files change
+    """A hash of the names and the content of the files."""
+    hashed = hashlib.sha256()
+    for file in files:
+        hashed.update(os.fsencode(file.relative_to(root).as_posix()) + hashlib.sha256(file.read_bytes()).digest())
+    return hashed.hexdigest()
 
 
 def _readable(root: Path) -> str:

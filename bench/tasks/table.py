@@ -1,6 +1,7 @@
 """Tasks by name: a data set, the teacher's network and the student's."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from bench.errors import unknown
@@ -97,7 +98,12 @@ def task_of(name: str, teacher_seed: int = 0) -> Task:
     if plain not in TASKS:
         raise unknown("task", plain, TASKS)
     task = TASKS[plain]
-    return replace(task, teacher_seed=teacher_seed, defence=defence) if teacher_seed or defence else task
+    return _variant(task, teacher_seed, defence) if teacher_seed or defence else task
+
+
+@cache  # a plan asks for the same few a hundred thousand times
+def _variant(task: Task, teacher_seed: int, defence: str) -> Task:
+    return replace(task, teacher_seed=teacher_seed, defence=defence)
 
 
 def obstacle(task: Task, data_folder: Path, gpu: bool) -> str | None:

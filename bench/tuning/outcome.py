@@ -211,7 +211,7 @@ def mirror(
     if uri == "off":
         return
     try:
-        with Mirror(places.folder(study), uri, places.root / "cells") as mirrored:
+        with Mirror(places.folder(study), uri, places.root) as mirrored:
             mirrored.sync_study(entries(study, searched), files)
     except TrackingError as error:
         warn(f"MLflow at {shown(uri)} does not answer, the study is on disk: the same command tries again ({error})")

@@ -11,9 +11,10 @@ import pandas as pd
 from results import aggregate, curves, published
 from results.claims import wait_for
 from results.curves import Met
-from results.records import RunRecord, Versions, read
+from results.records import RunRecord, Versions
 from results.report import charts, figures, page, tables
 from results.report.style import plain
+from results.states import States
 
 PARTS = ("assets", "tables", "figures", "index.html")
 ASIDE = ".report"
@@ -72,7 +73,7 @@ class _Track:
 def write(run: Path, versions: Mapping[str, Versions] | None = None) -> Report:
     """Make `index.html`, `assets/`, `tables/` and `figures/` of the run folder anew from the cells on disk.
 
-    versions: kind of method -> the result versions of the code that is here now (results.curves.cells). All is made
+    versions: kind of method -> the result versions of the code that is here now (results.states). All is made
     aside and then put in the place of the old report, which stays whole if that is interrupted.
     """
     with wait_for(run):
@@ -126,13 +127,14 @@ def _moved(old: Path, new: Path, path: Path) -> Path:
 
 
 def _frames(run: Path, versions: Mapping[str, Versions] | None) -> _Frames:
-    record = read(run / "run.json", RunRecord)
-    points = curves.points(run, versions)
+    with States(run, versions) as states:
+        record = states.record
+        points, cells = curves.points_of(states), curves.cells_of(states)
     teachers, roles = curves.teacher_accuracies(record), record.roles
     compared = list(aggregate.comparisons(points, teachers, record.tasks, roles))
     return _Frames(
         record,
-        curves.cells(run, versions),
+        cells,
         points,
         curves.summary(points),
         curves.efficiency(points, teachers, roles),

@@ -34,6 +34,7 @@ THIN_MARKERS = {
     "3": "y-left-open",
     "4": "y-right-open",
 }
+UNLEARNT = " ‡"  # the mark of a student that did not learn its labels
 ITS_GREY = "#949494"  # the palette's own, which would pass for a control
 GREYS = {REFERENCE: "#666666", CONTROL: "#8a8a8a"}  # legible on white and on black
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from results.curves import TARGETS, apart, by_unit
 from results.records import CONTROL, RANKED, REFERENCE
-from results.report.style import named, short
+from results.report.style import UNLEARNT, named, short
 from results.statistics import against_best
 
 Row = dict[Any, Any]  # of a frame, column -> value
@@ -17,7 +17,6 @@ BEST, ASIDE = "best", "aside"  # how a field is set: bold; grey, for what stands
 NOTHING = "-"
 FAR = 1e15  # sorts what was not reached behind whatever was
 TIED, UNTESTED = " †", " (no test)"  # marks of what is not the best
-UNLEARNT = " ‡"
 TOTALS = ["budget", "spent", "distinct", "steps", "seconds"]  # of a run of the largest budget
 RANKING = (
     "Bold: the best of the data-free methods; †: not separable from it (Welch's t-test over three seeds or more; over "

@@ -80,7 +80,10 @@ def load(name: str, folder: Path, tell: Tell = lambda *_: None) -> Dataset:
         raise UsageError(reason)
     if not source.files:
         return _dataset(_decoded(name, folder, tell))
-    return _dataset(cache.kept(name, _fingerprint(source, folder), lambda: _decoded(name, folder, tell)))
+    key = _fingerprint(source, folder)
+    if not cache.has(name, key):
+        key = _fingerprint(source, folder, anew=True)  # for the files may have changed since this process looked
+    return _dataset(cache.kept(name, key, lambda: _decoded(name, folder, tell)))
 
 
 def missing(name: str, folder: Path) -> str | None:
@@ -201,8 +204,9 @@ def _check(part: str, split: Split, size: int | None, source: Source) -> None:
         raise ValueError(f"no {part} image of class {', '.join(map(str, empty[:5]))}")
 
 
-def _fingerprint(source: Source, folder: Path) -> str:
-    return cache.fingerprint(_root(source, folder), source.files, _readers_version(), source.validation)
+def _fingerprint(source: Source, folder: Path, *, anew: bool = False) -> str:
+    also = (_readers_version(), source.validation)
+    return cache.remembered(_root(source, folder), source.files, *also, anew=anew)
 
 
 @functools.cache

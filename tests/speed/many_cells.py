@@ -1,0 +1,148 @@
+"""What commands cost on a run of very many cells: seconds of CPU and most memory of each, on cells that were never run.
+
+    python tests/speed/many_cells.py               # 10,000 cells
+    python tests/speed/many_cells.py 100000 /tmp/many
+
+Makes a grid, its teachers and, as run_cell leaves them, the files of all its cells, every one of which the planner then
+finds done; and gives the commands one after another. A folder that is named is kept, and used again as it is.
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import yaml
+
+from bench.boxes import teachers
+from bench.cells.cell import Cell
+from bench.cells.code import versions_of
+from bench.cells.curve import marks
+from bench.grids.definition import parse
+from bench.grids.plan import Planned, plan, runs_of
+from bench.provenance import machine
+from bench.tasks.table import task_of
+from results.records import CellRecord, Point, Totals, plain
+
+DEFENCES = [f"{kind}-{strength}" for kind in ("noise", "flips") for strength in (0.1, 0.3, 0.5, 0.7)]
+TASKS = [f"digits-{student}{defence}" for student in ("lenet", "mlp") for defence in ["", *(f"+{d}" for d in DEFENCES)]]
+NOISE = [{"kind": kind, "recipe": {"passes": passes}} for kind in ("uniform", "multiscale") for passes in (10, 20, 30)]
+GRID = {
+    "description": "cells that were never run",
+    "tasks": TASKS,
+    "budgets": ["250", "500", "1k", "2.5k", "5k"],
+    "methods": {
+        "ideal-once": {"method": "ideal", "config": {"relabel": "once"}},
+        "disguide": {},
+        **{f"{one['kind']}-{one['recipe']['passes']}": {"method": "noise", "config": one} for one in NOISE},
+        "real": {},
+    },
+}
+PER_SEED = 18 * 2 * (8 * 5 + 1)  # ideal is anytime: one cell for all budgets
+TEACHERS = 3
+# In a process of its own: the most memory of a child is never told as less than that of whoever started it.
+MEASURE = """
+import resource, subprocess, sys
+ended = subprocess.run(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+sys.exit(ended.returncode)
+"""
+COMMANDS = [
+    "plan --grid {grid}",
+    "plan --grid {grid}",
+    "status many",
+    "report many",
+    "report many",
+]
+
+
+def main(cells: int, root: Path) -> None:
+    grid = root / "many.yaml"
+    if not grid.exists():
+        make(root, grid, max(1, round(cells / TEACHERS / PER_SEED)))
+    print(f"{'command':20} {'CPU, s':>8} {'wall, s':>8} {'memory, MB':>10}")
+    for text in COMMANDS:
+        words = [*text.format(grid=grid).split(), "--out", str(root)]
+        seconds, wall, memory = measured([sys.executable, "-m", "bench", *words], root / "told.txt")
+        print(f"{' '.join(words[:1]):20} {seconds:8.1f} {wall:8.1f} {memory:10,.0f}")
+
+
+def make(root: Path, file: Path, seeds: int) -> None:
+    """The grid's file, its teachers, all its cells, and the record of the run."""
+    content = {**GRID, "seeds": seeds, "teachers": TEACHERS}
+    grid = parse(content, "grid")
+    for seed in range(TEACHERS):
+        teachers.train(task_of("digits-lenet", seed), root, root, torch.device("cpu"), lambda _: None)
+    begun, draw = time.process_time(), random.Random(0)
+    runs = plan(runs_of(grid), root, root, gpu=False)
+    for run in runs:
+        assert run.cell
+        finish(root / "cells" / run.cell.name(), run.cell, run, draw)
+    file.write_text(yaml.safe_dump(content))
+    words = ["run", "--grid", str(file), "--out", str(root), "--mlflow", "off", "--device", "cpu", "--jobs", "1"]
+    measured([sys.executable, "-m", "bench", *words], root / "told.txt")
+    print(f"{len(runs):,} cells made in {time.process_time() - begun:,.0f} s")
+
+
+def finish(folder: Path, cell: Cell, run: Planned, draw: random.Random) -> None:
+    """The files of a cell that is done."""
+    folder.mkdir(parents=True)
+    points = list(curve(cell, run, draw))
+    versions, last = versions_of(cell.method), points[-1]
+    here = machine(torch.device("cpu"))
+    totals = Totals(last["spent"], last["distinct"], 7, draw.uniform(1, 60), versions, here, last["steps"])
+    written = {"cell": plain(CellRecord(cell.identity(), versions)), "curve": points, "done": plain(totals)}
+    for name, content in written.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (folder / "lock").touch()
+    if cell.seed == 0:
+        (folder / "samples.png").write_bytes(b"\x89PNG")
+
+
+def curve(cell: Cell, run: Planned, draw: random.Random) -> Iterator[Point]:
+    """Its points, the better the more queries."""
+    skill = draw.gauss(0.1 * (len(run.label) % 5), 0.03)
+    for mark in marks(run.protocol, cell.budget.queries):
+        accuracy = min(1.0, max(0.1, 0.4 + skill + mark / 50_000))
+        yield {
+            "budget": mark,
+            "round": 7,
+            "steps": 600,
+            "spent": mark - mark % 25 or mark,
+            "distinct": mark - mark % 25 or mark,
+            "figures": {"loss": draw.random()},
+            "accuracy": accuracy,
+            "agreement": accuracy - 0.01,
+            "fitted": 0.97,
+            "commonest": 0.2,
+        }
+
+
+def measured(words: list[str], told: Path) -> tuple[float, float, float]:
+    """Seconds of CPU and of wall time of a command, and its most memory in MB; its output goes into a file."""
+    begun = time.monotonic()
+    with told.open("w") as file:
+        ended = subprocess.run([sys.executable, "-c", MEASURE, *words], stdout=file, stderr=subprocess.STDOUT)
+    *_, last = told.read_text().splitlines()
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(words)}: {told.read_text()}")
+    seconds, memory = map(float, last.split())
+    return seconds, time.monotonic() - begun, memory
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    place = Path(given[1]) if len(given) > 1 else Path(tempfile.mkdtemp(prefix="many-cells-"))
+    place.mkdir(exist_ok=True)
+    try:
+        main(int(given[0]) if given else 10_000, place)
+    finally:
+        if len(given) < 2:
+            shutil.rmtree(place)
