@@ -1,17 +1,18 @@
-"""A rehearsal of a cell: what it takes on this device, found without working it through.
+"""A rehearsal of a cell: what it takes on this device, found in seconds.
 
-The method is played as in a cell, with its own networks, batches and steps. Each operation of the networks, such as a
-convolution of one shape, is carried out a few times with a clock beside it. From then on it is counted: its usual time
-is added, and what it gave before stands for what it would give. All else is carried out. So the steps, the queries and
-the time are those of the cell, in a small part of the time; nothing is learnt, no data are read, and no black box from
-elsewhere is asked.
+The method is played as in a cell, with its own networks, batches and steps, but nothing that it learns is kept, no data
+are read, and no black box from elsewhere is asked. Small cells are simply played for a while. Of large ones, each
+operation, such as a convolution of one shape, is carried out a few times with a clock beside it. From then on it is
+counted: its usual time is added, and what it gave before stands for what it would give. The random numbers, the choices
+and what is too short to be worth it are still carried out. So the steps, the queries and the time are those of the
+cell, in a small part of the time.
 """
 
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.boxes import teachers
@@ -44,6 +46,11 @@ SPLIT = 10_000  # images of a split, where the data set does not say how many it
 WORKED_OUT = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 Clock = Callable[[], float]
+
+
+def clock_of(device: torch.device) -> Clock:
+    """The clock by which runs on the device are rehearsed."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 class OutOfTime(BaseException):
@@ -71,14 +78,20 @@ def rehearse(
     root: Path,
     device: torch.device,
     limit: float,
-    clock: Clock = time.perf_counter,
+    *,
+    counting: bool,
 ) -> Rehearsed:
-    """Play the cell's method until its end, or until `limit` seconds of the clock are over."""
+    """Play the cell's method until its end, or until `limit` seconds are over.
+
+    counting: whether what was carried out a few times is only counted. On a CPU with one thread the seconds are those
+    of the processor, as on a machine that has nothing else to do; else of wall time.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), tempfile.TemporaryDirectory() as aside:
         torch.manual_seed(0)
         stage = _Stage(task, method, budget, root, device, Path(aside))
-        counted = _Counted(device, clock, limit)
+        clock = clock_of(device)
+        counted = _Counted(device, clock, limit) if counting else _Watched(device, clock, limit)
         rounds, kept, whole = list[tuple[int, float]](), list[tuple[int, int]](), False
         with suppress(OutOfTime), counted:
             with suppress(BudgetExhausted):
@@ -127,7 +140,7 @@ class _Lenient(Oracle):
 
 
 def _teacher(task: Task, root: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The task's teacher, or where there is none one of its kind; in the place of a black box from elsewhere, chance."""
+    """The task's teacher, or where there is none, one of its kind; for a black box from elsewhere, chance."""
     if box_of(task) is not None:
         classes = sources.source_of(task.dataset).classes
         return lambda images: torch.rand(len(images), classes, device=images.device).softmax(dim=1)
@@ -151,7 +164,9 @@ def _bytes(state: Any) -> int:
     """The size of all tensors in a state dict."""
     if isinstance(state, Tensor):
         return state.nbytes
-    parts: Iterable[Any] = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    parts: Iterable[Any] = (
+        state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    )
     return sum(map(_bytes, parts))
 
 
@@ -164,66 +179,108 @@ class _Operation:
     given: Any = None
 
 
-class _Counted(TorchDispatchMode):
-    """Carries out what is asked of torch, and counts the operations of networks that it knows."""
+class _Watched:
+    """Looks at the clock while a method plays; OutOfTime where `limit` seconds are over."""
 
     def __init__(self, device: torch.device, clock: Clock, limit: float) -> None:
-        super().__init__()
         self._device, self._clock, self._limit = device, clock, limit
-        self._known: dict[Any, _Operation] = {}
-        self._counted = self._own = 0.0  # seconds: of what was not carried out, and of this class's own work
-        self._calls = 0
-        self._price = _price_of_a_call(clock)
+        self._aside = 0.0  # seconds that do not belong to the cell
         self._begun = clock()
 
+    def __enter__(self) -> "_Watched":
+        self._hook = register_optimizer_step_post_hook(lambda *_: self.check())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def check(self) -> None:
+        if self._clock() - self._begun > self._limit:
+            raise OutOfTime
+
     def seconds(self) -> float:
-        """What has been played so far would have taken this long."""
-        return self._now() - self._begun + self._counted - self._own - self._calls * self._price
+        """What has been played so far."""
+        return self.now() - self._begun - self._aside
 
     @contextmanager
     def pause(self) -> Iterator[None]:
         """What is done meanwhile does not belong to the cell."""
         before = self.seconds()
         yield
-        self._own += self.seconds() - before
+        self._aside += self.seconds() - before
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def now(self) -> float:
+        """The time when the device has done what it was told to."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return self._clock()
+
+
+class _Counted(_Watched):
+    """Carries out what is asked of torch, and counts the operations that it knows."""
+
+    def __init__(self, device: torch.device, clock: Clock, limit: float) -> None:
+        self._mode = _Mode(self)
+        self._known: dict[Any, _Operation] = {}
+        self._counted = 0.0  # seconds of what was not carried out
+        self._calls = 0
+        self._price = _price_of_a_call(clock)
+        super().__init__(device, clock, limit)
+
+    def __enter__(self) -> "_Counted":
+        self._open = ExitStack()
+        self._open.enter_context(self._mode)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def seconds(self) -> float:
+        """What has been played so far would have taken this long."""
+        return super().seconds() + self._counted - self._calls * self._price
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Carry an operation out, or count it."""
         self._calls += 1
         if not _is_pure(func):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         begun = self._clock()
-        if begun - self._begun > self._limit:
-            raise OutOfTime
-        operation = self._known.setdefault((func, _shapes(args), _shapes(tuple((kwargs or {}).items()))), _Operation([]))
+        self.check()
+        operation = self._known.setdefault((func, _shapes(args), _shapes(tuple(kwargs.items()))), _Operation([]))
         if operation.given is not None:
             self._counted += operation.usual
             given = _again(operation.given)
-            self._own += self._clock() - begun
+            self._aside += self._clock() - begun
             return given
         if operation.usual:  # it is too short to be counted
-            self._own += self._clock() - begun
-            return func(*args, **(kwargs or {}))
-        return self._timed(operation, begun, lambda: func(*args, **(kwargs or {})))
+            self._aside += self._clock() - begun
+            return func(*args, **kwargs)
+        return self._timed(operation, begun, lambda: func(*args, **kwargs))
 
     def _timed(self, operation: _Operation, begun: float, carry_out: Callable[[], Any]) -> Any:
         """Carry the operation out with the clock beside it; at the last time, keep what it gives."""
-        start = self._now()
+        start = self.now()
         given = carry_out()
-        end = self._now()
+        end = self.now()
         operation.taken.append(end - start)
         long = self._device.type == "cpu" and sum(operation.taken) > ENOUGH
         if len(operation.taken) == SAMPLES or long:
             operation.usual = statistics.median(operation.taken)
             if operation.usual > LEAST and _may_stand_in(given):
                 operation.given = _again(given)
-        self._own += self._clock() - begun - (end - start)
+        self._aside += self._clock() - begun - (end - start)
         return given
 
-    def _now(self) -> float:
-        """The time when the device has done what it was told to."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return self._clock()
+
+class _Mode(TorchDispatchMode):
+    """Shows each operation to what counts."""
+
+    def __init__(self, counted: "_Counted | _PassingOn") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._of = counted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._of.call(func, args, kwargs or {})
 
 
 @cache
@@ -255,10 +312,12 @@ def _again(given: Any) -> Any:
     return tuple(map(_again, given)) if isinstance(given, tuple | list) else given
 
 
-class _PassingOn(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+class _PassingOn:
+    """Counts nothing."""
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         _is_pure(func)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _price_of_a_call(clock: Clock, calls: int = 1000) -> float:
@@ -273,5 +332,5 @@ def _price_of_a_call(clock: Clock, calls: int = 1000) -> float:
         return clock() - begun
 
     plain = min(seconds() for _ in range(3))
-    with _PassingOn():
+    with _Mode(_PassingOn()):
         return max(0.0, min(seconds() for _ in range(3)) - plain) / calls

@@ -10,7 +10,14 @@ from bench.errors import UsageError, unknown
 from results.records import RecordError, RunRecord, Versions, plain, read
 from results.store import write_json
 
-NOT_RUNS = {"cells", "teachers", "studies", "held-out", "mlflow-artifacts"}  # what else lies among the results
+NOT_RUNS = {
+    "cells",
+    "teachers",
+    "studies",
+    "held-out",
+    "mlflow-artifacts",
+    "calibration",
+}  # what else lies among the results
 
 
 def run_folder(name: str, machine: Machine) -> Path:
