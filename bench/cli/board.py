@@ -6,16 +6,20 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from bench.cli.time_left import TimeLeft, spoken
 from bench.executors.jobs import Event
 
 HEARTBEAT = 30.0  # seconds between plain lines
 
 
 class Board:
-    """The progress of jobs: a live table on a terminal, plain lines with a heartbeat elsewhere."""
+    """The progress of jobs: a live table on a terminal, plain lines with a heartbeat elsewhere.
 
-    def __init__(self, console: Console, what: str, total: int) -> None:
-        self._console, self._what, self._total = console, what, total
+    left: knows how long they still take, if that is known.
+    """
+
+    def __init__(self, console: Console, what: str, total: int, left: TimeLeft | None = None) -> None:
+        self._console, self._what, self._total, self._left = console, what, total, left
         self._ended = 0
         self._started: dict[str, float] = {}
         self._latest: dict[str, float] = {}
@@ -43,12 +47,20 @@ class Board:
             self._take(event)
         if not self._progress and self._started and time.monotonic() - self._last_line > HEARTBEAT:
             running = ", ".join(f"{key} at {self._latest.get(key, 0):,.3g}" for key in self._started)
-            self._say(f"{self._ended}/{self._total} {self._what}; running: {running}")
+            self._say(f"{self._ended}/{self._total} {self._title()}; running: {running}")
+        if self._progress:
+            self._progress.update(self._overall, description=self._title())
+
+    def _title(self) -> str:
+        """What is being done, and how long it still takes."""
+        return f"{self._what}, about {spoken(self._left.seconds())} left" if self._left else self._what
 
     def _take(self, event: Event) -> None:
         key = event.job.key
         if event.kind == "started":
             self._started[key] = time.monotonic()
+            if self._left:
+                self._left.start(event.job)
             if self._progress:
                 self._bars[key] = self._progress.add_task(f"  {key}", total=event.job.size)
         elif event.kind == "progress":
@@ -66,6 +78,8 @@ class Board:
         """Another process is at it, or its own was killed: it will be tried again."""
         key = event.job.key
         del self._started[key]
+        if self._left:
+            self._left.put_back(event.job)
         if self._progress:
             self._progress.remove_task(self._bars.pop(key))
         if event.kind == "again":
@@ -77,6 +91,8 @@ class Board:
     def _end(self, event: Event) -> None:
         key = event.job.key
         self._ended += 1
+        if self._left:
+            self._left.end(event.job, done=event.kind == "done")
         seconds = time.monotonic() - self._started.pop(key)
         if self._progress:
             self._progress.remove_task(self._bars.pop(key))

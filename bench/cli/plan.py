@@ -8,9 +8,13 @@ import typer
 
 from bench.cli.options import Foreign, Machine, Selection
 
+CALIBRATE_HELP = "First rehearse a few rounds of each method and task here, to judge the time by."
+PATIENCE = 4.0
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.contract.plugins import Outside
     from bench.grids.plan import Planned
 
 
@@ -19,6 +23,8 @@ def plan(
     foreign: Foreign,
     machine: Machine,
     cells: Annotated[Path | None, typer.Option("--cells", help="Write each cell to be run as a file there.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help=CALIBRATE_HELP)] = False,
+    patience: Annotated[float, typer.Option("--patience", min=0.1, help="Seconds of a rehearsal.")] = PATIENCE,
 ) -> None:
     """Show what `run` would do."""
     from bench.cli import show
@@ -30,6 +36,9 @@ def plan(
     ask, console = asked(selection, foreign), console_of()
     show.remarks(console, ask.remarks)
     chosen = planned(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
+    if calibrate:
+        machine.check_writable()
+        _calibrate(console, _ahead(chosen, machine), machine, ask.outside, patience)
     show_plan(console, ask.name, chosen, machine, full=True)
     if cells:
         _write(console, wanted(chosen), cells)
@@ -49,22 +58,52 @@ def _write(console: "Console", waiting: "Sequence[Planned]", folder: Path) -> No
     console.print(f"{len(named)} cells written to {folder}{left}", markup=False)
 
 
+def _calibrate(
+    console: "Console", ahead: "Sequence[Planned]", machine: Machine, outside: "Outside", patience: float
+) -> None:
+    """Rehearse each kind of run once, on the slots that runs would have."""
+    from bench.cli.work import work
+    from bench.executors.jobs import calibration_jobs
+    from bench.grids.calibration import to_calibrate
+
+    groups, here = to_calibrate(ahead, _device(machine), machine.out), _device(machine)
+    on_cpu = machine.slots[0].device == "cpu"
+    work(console, "rehearsals", calibration_jobs(groups, machine.out, here, patience, outside, alone=on_cpu), machine)
+
+
+def _ahead(chosen: "Sequence[Planned]", machine: Machine, *, rerun: bool = False) -> "list[Planned]":
+    """The runs without a result, those too that only lack their data."""
+    from bench.grids.plan import wanted
+    from bench.tasks.table import task_of
+
+    lacking = [run for run in chosen if not run.runnable and (machine.gpu or not task_of(run.task).gpu)]
+    return [*wanted(chosen, rerun=rerun), *lacking]
+
+
+def _device(machine: Machine) -> str:
+    import torch
+
+    from bench.provenance import device_name
+
+    there = machine.ray_address and f"the Ray at {machine.ray_address}"
+    return there or device_name(torch.device(machine.slots[0].device))
+
+
 def show_plan(
     console: "Console", name: str, chosen: "Sequence[Planned]", machine: Machine, *, rerun: bool = False, full: bool
 ) -> None:
-    """Print the plan, with what it will take. rerun: whether stale runs are among what is to be done."""
-    import torch
-
+    """Print the plan, with what it will take. rerun: whether stale runs are among what is to be done. full: with
+    tables, and with the cost of runs that only lack their data."""
     from bench.cli import show
     from bench.executors.prepare import to_pay, untrained
     from bench.grids.estimate import estimate
     from bench.grids.plan import wanted
-    from bench.provenance import device_name
 
     waiting, missing = wanted(chosen, rerun=rerun), untrained(chosen, machine.out)
-    there = machine.ray_address and f"the Ray at {machine.ray_address}"
-    here = there or device_name(torch.device(machine.slots[0].device))
-    cost = estimate(waiting, missing.values(), machine.out, here)
-    console.print(show.plan(name, chosen, waiting, missing, cost, here, full=full))
+    ahead = _ahead(chosen, machine, rerun=rerun) if full else waiting
+    cost = estimate(ahead, missing.values(), machine.out, _device(machine))
+    console.print(show.plan(name, chosen, waiting, missing, full=full))
+    if ahead:
+        console.print(show.cost(cost, _device(machine), len(machine.slots), full=full))
     for line in show.price(to_pay(waiting, machine.out)):
         console.print(line, markup=False)

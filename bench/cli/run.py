@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from bench.cells.run import How
     from bench.cli.asked import Asked
+    from bench.cli.time_left import TimeLeft
     from bench.executors.jobs import Event, Job
     from bench.grids.plan import Planned
 
@@ -106,4 +107,31 @@ def _work(
 
     preparation = Preparation(needs_of(chosen), machine.out, machine.data, ask.outside, then)
     total = preparation.ahead() + len({run.cell or run for run in waiting})
-    return work(console, "runs", preparation(), machine, more, total, patient=patient)
+    left = _time_left(waiting, machine)
+    return work(console, "runs", preparation(), machine, more, total, left, patient=patient)
+
+
+def _time_left(waiting: "list[Planned]", machine: Machine) -> "TimeLeft | None":
+    """How long the runs take, as far as that is known of the device; None if it is of none."""
+    import math
+
+    import torch
+
+    from bench.cli.time_left import TimeLeft
+    from bench.executors.jobs import work_on_cell
+    from bench.grids.estimate import Judge
+    from bench.provenance import device_name
+
+    device = device_name(torch.device(machine.slots[0].device))
+    judge = Judge({run.task for run in waiting}, machine.out, device)
+    judged = {run.terms: judge.seconds(run) for run in waiting}
+
+    def of(job: "Job") -> float:
+        """Cells are known by what they are, for a plan may be older than the teachers that name them."""
+        if job.function is not work_on_cell:
+            return math.nan
+        cell = job.arguments[0]
+        return judged.get((cell.task, cell.method, cell.config, cell.budget), math.nan)
+
+    known = [seconds for run in waiting if not math.isnan(seconds := judged[run.terms])]
+    return TimeLeft(of, sum(known), len(machine.slots)) if known else None

@@ -10,7 +10,8 @@ from bench.errors import UsageError, unknown
 from results.records import RecordError, RunRecord, Versions, plain, read
 from results.store import write_json
 
-NOT_RUNS = {"cells", "index", "teachers", "studies", "held-out", "mlflow-artifacts"}  # what else lies among the results
+# What else lies among the results.
+NOT_RUNS = {"cells", "index", "teachers", "studies", "held-out", "mlflow-artifacts", "calibration"}
 
 
 def run_folder(name: str, machine: Machine) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.table import Table
 
+from bench.cli.time_left import spoken
 from bench.grids.estimate import Estimate
 from bench.grids.plan import Planned
 from results.records import BoxNote, Point
@@ -49,12 +50,10 @@ def plan(
     planned: Sequence[Planned],
     waiting: Sequence[Planned],
     teachers: Iterable[str],
-    cost: Estimate,
-    device: str,
     *,
     full: bool,
 ) -> Group:
-    """How many runs in which state, queries, teachers to train, time, disk, and what cannot run, with its reason.
+    """How many runs in which state, queries, teachers to train, and what cannot run, with its reason.
 
     waiting: those of the planned runs that are to be done.
     """
@@ -66,8 +65,6 @@ def plan(
     ]
     if teachers := list(teachers):
         lines.append(f"teachers to train first: {', '.join(teachers)}")
-    if cost.judged or cost.unjudged:
-        lines.append(_cost(cost, device))
     for (task, reason), n in Counter((item.task, item.reason) for item in planned if not item.runnable).items():
         lines.append(f"cannot run here: {task}, {n:,} runs: {reason}")
     stale = Counter(item.reason for item in planned if item.state == "stale" and item not in waiting)
@@ -75,11 +72,47 @@ def plan(
     return Group(*lines, *([_plan_table(planned)] if full else []))
 
 
-def _cost(cost: Estimate, device: str) -> str:
-    hours = f"{cost.seconds / 3600:,.1f} hours on {device}, one run at a time, judged by runs that were done on it"
-    judged = f"about {hours}" if cost.judged else f"no run like these was done on {device} yet, so nothing to judge by"
-    rest = f"; {cost.unjudged:,} runs have none to be judged by" if cost.judged and cost.unjudged else ""
-    return f"time: {judged}{rest}\ndisk: about {cost.bytes / 1e6:,.0f} MB"
+def cost(cost: Estimate, device: str, slots: int, *, full: bool) -> Group:
+    """What the runs ahead take: time, disk and, in full, a row for each entry with the share of each budget."""
+    disk = f"disk: about {cost.bytes / 1e6:,.0f} MB"
+    if not cost.judged:
+        return Group(f"time: no run like these was done on {device} yet; bench plan --calibrate measures it", disk)
+    unended = sum(each.open for each in cost.costs.values())
+    lines = [
+        f"time: {'more than' if unended else 'about'} {cost.seconds / 3600:,.1f} hours on {device}, one run at a time"
+        + (f"; {spoken(cost.seconds / slots)} with {slots} at once" if slots > 1 else "")
+        + "; teachers apart"
+    ]
+    if unended:
+        lines.append(
+            f"{unended:,} runs take longer than that: no rehearsal of them came to an end; --patience gives it time"
+        )
+    if cost.unjudged:
+        lines.append(f"{cost.unjudged:,} runs are not among them: there is nothing to judge them by; --calibrate")
+    return Group(*lines, disk, *([_cost_table(cost)] if full else []))
+
+
+def _cost_table(cost: Estimate) -> Table:
+    """Hours of each entry, how they are shared by its budgets, and the memory of its largest run."""
+    budgets = sorted({queries for each in cost.costs.values() for queries in each.at})
+    table = Table("method", box=None, padding=(0, 1))
+    for name in ("runs", "hours", "share", *map(short, budgets), "memory"):
+        table.add_column(name, justify="right")
+    for label, each in cost.costs.items():
+        runs = f"{each.judged:,}" + (f" of {each.judged + each.unjudged:,}" if each.unjudged else "")
+        shares = (_part(each.at[queries], each.seconds) if queries in each.at else "" for queries in budgets)
+        hours = f"{'> ' if each.open else ''}{each.seconds / 3600:,.1f}" if each.judged else "?"
+        memory = f"{each.memory / 1e9:,.1f} GB" if each.memory else "?"
+        table.add_row(label, runs, hours, _part(each.seconds, cost.seconds), *shares, memory)
+    at = [sum(each.at.get(queries, 0.0) for each in cost.costs.values()) for queries in budgets]
+    shares = (_part(seconds, cost.seconds) for seconds in at)
+    table.add_row("all", f"{cost.judged:,}", f"{cost.seconds / 3600:,.1f}", "", *shares, "")
+    return table
+
+
+def _part(seconds: float, whole: float) -> str:
+    """A share in percent."""
+    return f"{100 * seconds / whole:.0f}%" if whole else "-"
 
 
 def _plan_table(planned: Sequence[Planned]) -> Table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli.board import Board
 from bench.cli.options import Machine
+from bench.cli.time_left import TimeLeft
 from bench.contract.plugins import Outside
 from bench.executors import local
 from bench.executors.jobs import Event, Job, More, note_failure, nothing_more
@@ -33,17 +34,19 @@ def work(
     machine: Machine,
     more: More = nothing_more,
     total: int | None = None,
+    left: TimeLeft | None = None,
     *,
     patient: bool = True,
 ) -> list[str]:
     """Run the jobs, and those that they make possible, and show their progress; returns why some failed.
 
-    total: how many there will be, where it is more than the first ones. patient: whether to wait for what others do.
+    total: how many there will be, where it is more than the first ones. left: how long they take, if that is known.
+    patient: whether to wait for what others do.
     """
     failed = []
     if jobs:
         events = _execute(jobs, machine, more, patient=patient)
-        with Board(console, what, total or len(jobs)) as board, closing(events):
+        with Board(console, what, total or len(jobs), left) as board, closing(events):
             for event in events:
                 board.show(event)
                 if event is not None and event.kind == "failed":

@@ -15,6 +15,8 @@ from bench.cells.exam import held_out_file
 from bench.cells.run import AS_USUAL, How, Interrupted, run_cell
 from bench.contract import plugins
 from bench.contract.plugins import Outside
+from bench.grids.calibration import calibrate
+from bench.grids.plan import Planned
 from bench.tasks.data import sources
 from bench.tasks.table import Task, task_of
 from methods import METHODS
@@ -166,6 +168,15 @@ def _away_for(cell: Cell, name: str, known: Path | None, root: Path) -> Away | N
     return Away((known, held_out_file(cell.exam, root)), root / "cells" / name) if known else None
 
 
+def calibration_jobs(
+    groups: dict[str, list[Planned]], root: Path, device: str, patience: float, outside: Outside, *, alone: bool
+) -> list[Job]:
+    """One job for each group of runs that are judged by the same rehearsals. device: its name. alone: whether each has
+    a process of its own, so that the most memory that the process had is that of the job."""
+    places = (root.resolve(), outside, device, patience)
+    return [Job(f"calibration {name}", rehearse_runs, (runs, *places), alone=alone) for name, runs in groups.items()]
+
+
 def decode(
     name: str,
     data_folder: Path,
@@ -206,6 +217,20 @@ def work_on_cell(
     """The job of a cell; it reports queries spent and the method's figures. Busy where another process is at it."""
     plugins.load(outside)
     run_cell(cell, root, data_folder, device, report, say=report.say, how=how, outside=outside)
+
+
+def rehearse_runs(
+    runs: list[Planned],
+    root: Path,
+    outside: Outside,
+    name: str,
+    patience: float,
+    device: torch.device,
+    report: Report,  # noqa: ARG001 - the shape of all jobs
+) -> None:
+    """The job of a calibration."""
+    plugins.load(outside)
+    calibrate(runs, root, device, name, patience)
 
 
 def note_failure(event: Event, root: Path) -> None:

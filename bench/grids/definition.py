@@ -76,7 +76,7 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 class Part(BaseModel, frozen=True, extra="forbid"):
     """A file that stands for another grid: what the filters, axis -> globs, leave of it.
 
-    tasks, budgets: in place of those of the other grid.
+    tasks, budgets, seeds: in place of those of the other grid. exclude: as well as what that leaves out.
     """
 
     description: str
@@ -84,6 +84,13 @@ class Part(BaseModel, frozen=True, extra="forbid"):
     filters: dict[Literal["task", "dataset", "method", "budget"], list[str]] = {}
     tasks: list[str] = []
     budgets: Queries = []
+    seeds: list[int] = []
+    exclude: list[dict[str, str]] = []
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _parse_seeds(cls, seeds: Any) -> Any:
+        return parse_seeds(seeds)
 
 
 def load(name: str, above: tuple[str, ...] = ()) -> tuple[str, Grid]:
@@ -121,11 +128,12 @@ def _part(part: Part, above: tuple[str, ...]) -> Grid:
         raise UsageError(f"grid {above[-1]} is a part of itself: {' of '.join((*above, part.of))}")
     _, whole = load(part.of, above)
     filters: Mapping[str, list[str]] = {str(axis): globs for axis, globs in part.filters.items()}
-    named = {"tasks": part.tasks, "budgets": part.budgets}
+    named = {"tasks": part.tasks, "budgets": part.budgets, "seeds": part.seeds}
     replaced = {key: values for key, values in named.items() if values}
     for task in part.tasks:
         task_of(task)
-    return narrowed(whole, filters).model_copy(update={"description": part.description, **replaced})
+    without = {"description": part.description, "exclude": [*whole.exclude, *part.exclude]}
+    return narrowed(whole, filters).model_copy(update={**without, **replaced})
 
 
 def narrowed(grid: Grid, filters: Mapping[str, list[str]]) -> Grid:

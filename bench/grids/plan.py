@@ -59,6 +59,11 @@ class Planned:
     def runnable(self) -> bool:
         return self.state != "cannot run"
 
+    @property
+    def terms(self) -> tuple[str, str, str, Budget]:
+        """What decides how long it takes: task, method, settings and budget."""
+        return self.task, self.method, self.config, self.budget
+
 
 def runs_of(grid: Grid) -> list[Planned]:
     """Every run of the grid in a fixed order, as far as the grid alone says; nothing is looked up."""
