@@ -51,11 +51,11 @@ class Distinct:
         return {"count": len(self), "marks": torch.from_numpy(self._marks)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """ValueError for a table of another size, which is of another budget."""
+        """Take over that table, not a copy; ValueError for one of another size, which is of another budget."""
         marks = state["marks"].cpu().numpy()
         if marks.shape != self._marks.shape:
             raise ValueError(f"a table of {len(marks):,} places: wanted {len(self._marks):,}, for this budget")
-        self._marks[:], self._count = marks, state["count"]
+        self._marks, self._count = marks, state["count"]
 
     def _insert(self, found: Hashes) -> None:
         """Put marks into the first free place from where they belong, all of them a step at a time."""

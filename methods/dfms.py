@@ -94,14 +94,14 @@ class Gan:
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """Rounds: `gan_passes` without a query, `initial_passes` over the first images, then one for each fresh batch."""
-    gan, pool = make_gan(oracle.shape, config, run), Pool()
+    initial = min(config.initial_images, (oracle.budget.queries + 1) // 2)
+    gan, pool = make_gan(oracle.shape, config, run), Pool(initial)
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.initial_lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     run.track(**vars(gan), optimizer=optimizer, pool=pool)
     for _ in range(run.round, config.gan_passes):
         yield train_gan(gan, oracle.shape, config, run)
-    initial = min(config.initial_images, (oracle.budget.queries + 1) // 2)
     while oracle.spent < initial:
         images = initial_images(min(config.batch_size, initial - oracle.spent), gan, oracle.shape, config, run)
         pool.add(images, oracle(images))

@@ -88,7 +88,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         torch.optim.SGD(network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         for network in (primer, student)
     ]
-    drawn, changed = Pool(), Pool()
+    drawn, changed = Pool(n), Pool(n)
     run.track(
         primer=primer, primer_optimizer=optimizers[0], student_optimizer=optimizers[1], drawn=drawn, changed=changed
     )

@@ -38,8 +38,7 @@ from budgets import Oracle
 from methods.dfme import logits_of
 from methods.figures import figures
 from methods.generators import dfme_generator, to_image
-from methods.pool import to_8_bits
-from methods.replay import Replay
+from methods.pool import Pool, to_8_bits
 from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Choice, Log, Range
@@ -79,7 +78,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         students.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     generator_optimizer = torch.optim.Adam(generator.parameters(), lr=config.generator_lr)
-    memory = Replay(min(config.memory, oracle.budget.queries))
+    memory = Pool(min(config.memory, oracle.budget.queries), forgets=True)
     run.track(
         twin=students[1],
         generator=generator,

@@ -81,7 +81,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    pool = Pool()
+    pool = Pool(oracle.budget.queries if config.relabel == "once" else 0)
     run.track(generator=generator, optimizer=optimizer, pool=pool)
     while oracle.remaining >= batch_size:
         images, generation_loss = generate(generator, student, batch_size, oracle.classes, config, run)

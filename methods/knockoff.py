@@ -31,7 +31,7 @@ from torch import nn
 
 from budgets import Oracle
 from methods.fitting import targets
-from methods.pool import Pool, to_8_bits
+from methods.pool import Pool
 from methods.run import Run
 from methods.search import Log, Range
 
@@ -58,12 +58,12 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     assert run.data is not None, "the runner gives DATA = 'other' its images"
     if len(run.data) < oracle.budget.queries:
         raise ValueError(f"{oracle.budget.queries} queries: there are only {len(run.data)} images of another data set")
-    pool = Pool()
+    pool = Pool(oracle.budget.queries)
     optimizer = torch.optim.SGD(student.parameters(), lr=config.lr, momentum=config.momentum)
     order = torch.randperm(len(run.data), generator=run.rng, device=run.device)[: oracle.budget.queries]
     run.track(pool=pool, optimizer=optimizer)
     while oracle.remaining:
-        images = to_8_bits(run.data[order[oracle.spent : oracle.spent + config.batch_size]])
+        images = run.data[order[oracle.spent : oracle.spent + config.batch_size]]
         pool.add(images, oracle(images))
     for done in range(run.round, config.passes):
         falls = sum(done >= step * config.passes for step in config.lr_steps)

@@ -40,8 +40,7 @@ from torch import Tensor, nn
 
 from budgets import Oracle
 from methods.generators import UpsamplingGenerator, to_image
-from methods.pool import to_8_bits
-from methods.replay import Replay
+from methods.pool import Pool, to_8_bits
 from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Log, Range
@@ -82,7 +81,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         torch.optim.SGD(network.parameters(), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay)
         for network, lr in ((student, config.lr), (generator, config.generator_lr))
     )
-    memory = Replay(capacity)
+    memory = Pool(capacity, forgets=True)
     run.track(
         generator=generator,
         student_optimizer=student_optimizer,

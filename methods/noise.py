@@ -57,9 +57,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """Label the whole budget, then one round a pass over it; or ask about each view in each of the passes."""
-    pool, optimizer, once = Pool(), optimizer_of(student, config.recipe), config.relabel == "once"
-    run.track(pool=pool, optimizer=optimizer)
+    once = config.relabel == "once"
     total = oracle.budget.queries // (1 if once else config.recipe.passes)
+    pool, optimizer = Pool(total), optimizer_of(student, config.recipe)
+    run.track(pool=pool, optimizer=optimizer)
     while len(pool) < total:
         images = to_8_bits(draw(min(config.recipe.batch_size, total - len(pool)), oracle.shape, config, run.rng))
         pool.add(images, oracle(images) if once else None)

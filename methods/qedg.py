@@ -96,7 +96,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     """One round: a batch of images, a query for each unsure one, `passes` over the pool; at last passes alone."""
     batch_size = min(config.batch_size, oracle.budget.queries)
     optimizer = torch.optim.SGD(student.parameters(), lr=config.lr, momentum=config.momentum)
-    pool, final_rounds = Pool(), Tally()
+    pool, final_rounds = Pool(oracle.budget.queries), Tally()
     run.track(optimizer=optimizer, pool=pool, final_rounds=final_rounds)
     while oracle.remaining:
         generated = generate(student, batch_size, oracle, config, run)

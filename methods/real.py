@@ -34,8 +34,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """Label a random choice of `run.data`, N x C x H x W, without a repeat, then one round a pass over it."""
     assert run.data is not None, "the runner gives DATA = 'train' its images"
-    pool, optimizer = Pool(), optimizer_of(student, config.recipe)
     order = torch.randperm(len(run.data), generator=run.rng, device=run.device)[: oracle.budget.queries]
+    pool, optimizer = Pool(len(order)), optimizer_of(student, config.recipe)
     run.track(pool=pool, optimizer=optimizer)
     while oracle.spent < len(order):
         images = run.data[order[oracle.spent : oracle.spent + config.recipe.batch_size]]

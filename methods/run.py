@@ -1,10 +1,16 @@
 """What a method is given besides the oracle and its student."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from methods.images import Images
+from methods.pool import Pool
+
+NOTHING: Mapping[str, int] = {}
 
 
 class Stateful(Protocol):
@@ -22,7 +28,8 @@ class Run:
     rng: the device's seeded generator, to be passed to every random call; weight initialisation and
         dropout, which take no generator, are seeded by the runner.
     round: how many rounds are complete; 0 unless the run was resumed.
-    data: what a method whose `DATA` is not `"none"` asked for, float images in [0, 1]; else None.
+    data: what a method whose `DATA` is not `"none"` asked for: N images, of which `run.data[index]` are floats in
+        [0, 1]; else None.
     shown: what `show` named, each network with a copy that the runner keeps and measures.
     """
 
@@ -31,7 +38,7 @@ class Run:
         device: torch.device,
         rng: torch.Generator,
         *,
-        data: Tensor | None = None,
+        data: Images | None = None,
         saved: dict[str, Any] | None = None,
     ) -> None:
         self.device = device
@@ -54,6 +61,8 @@ class Run:
         if self._saved is None:
             return
         for name, part in parts.items():
+            for piece in self._saved.get("pieces", {}).get(name, ()):
+                part.load_state_dict(piece)
             part.load_state_dict(self._saved["parts"][name])
         torch.set_rng_state(self._saved["cpu_rng"].cpu())
         self.rng.set_state(self._saved["rng"].cpu())  # generators of any device keep their state on the CPU
@@ -74,11 +83,20 @@ class Run:
         """
         self.shown = {name: (network, copy.deepcopy(network).eval()) for name, network in networks.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state between two rounds, for a later `Run(saved=...)`."""
+    def pools(self) -> dict[str, Pool]:
+        """Those of the tracked parts that are pools, whose images can be saved once each."""
+        return {name: part for name, part in (self._parts or {}).items() if isinstance(part, Pool)}
+
+    def state_dict(self, pieces: Mapping[str, int] = NOTHING) -> dict[str, Any]:
+        """The state between two rounds, for a later `Run(saved=...)`.
+
+        pieces: pool -> up to which of its images it is saved elsewhere; such a `saved` has them under "pieces".
+        """
+        pools = {name: pool.state_dict(pieces.get(name, 0)) for name, pool in self.pools().items()}
+        parts = (self._parts or {}).items()
         return {
             "round": self.round,
-            "parts": {name: part.state_dict() for name, part in (self._parts or {}).items()},
+            "parts": pools | {name: part.state_dict() for name, part in parts if name not in pools},
             "cpu_rng": torch.get_rng_state(),
             "rng": self.rng.get_state(),
         }

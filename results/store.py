@@ -3,6 +3,7 @@
 ROOT/cells/CELL/cell.json        what the cell is, and the versions of the code that ran it
                 curve.json       its points so far
                 checkpoint.pt    a running cell, gone when it is done
+                rows-*.pt        parts of its pool, of 64 MB each, that checkpoint.pt names
                 samples.png      some of the images that the teacher was last sent, side by side
                 student.pt       the final student, if it was asked for
                 done.json        its totals: the mark of a finished cell, written last

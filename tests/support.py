@@ -18,6 +18,7 @@ from bench.cli import app
 from bench.tasks.table import task_of
 from budgets import Answers, Budget, Oracle
 from methods import METHODS
+from methods.images import Images, as_pixels
 from methods.run import Run
 
 SHAPE = (1, 8, 8)
@@ -82,8 +83,8 @@ def make_oracle(
 
 
 def make_run(seed: int = 0, data: Tensor | None = None) -> Run:
-    """A fresh run on the CPU, seeded as the runner seeds it."""
-    return Run(CPU, torch.manual_seed(seed), data=data)
+    """A fresh run on the CPU, seeded as the runner seeds it. data: float images, which a run has in 8 bits."""
+    return Run(CPU, torch.manual_seed(seed), data=None if data is None else Images(as_pixels(data), CPU))
 
 
 def rewrite_teacher(file: Path, state: dict[str, Tensor] | None = None, **said: object) -> None:

@@ -20,7 +20,8 @@ from bench.provenance import set_precision
 from bench.tasks.data import sources
 from bench.tasks.table import task_of
 from budgets import Budget
-from methods import METHODS, dfme, maze
+from methods import METHODS, dfme, images, maze
+from methods.pool import Pool, to_8_bits
 from results.store import read_json
 
 pytestmark = [
@@ -85,6 +86,28 @@ def test_a_resumed_curve_is_that_of_a_run_that_never_stopped(trained: Path, meth
     noise = max(abs(one[2] - other[2]) for one, other in zip(first, second, strict=True))
     assert [point[:2] for point in resumed] == [point[:2] for point in first]
     assert max(abs(one[2] - other[2]) for one, other in zip(first, resumed, strict=True)) <= noise + 0.02
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_pool_that_has_no_room_on_the_gpu_gives_the_same_batches_from_the_host(
+    monkeypatch: pytest.MonkeyPatch, forgets: bool
+) -> None:
+    passes = []
+    for share in (2, 10**15):
+        monkeypatch.setattr(images, "SHARE", share)
+        pool, rng = Pool(500, forgets=forgets), torch.Generator(GPU).manual_seed(0)
+        for _ in range(7):
+            pool.add(to_8_bits(torch.rand(100, 3, 32, 32, generator=rng, device=GPU)), torch.arange(100, device=GPU))
+        again = Pool(500, forgets=forgets)
+        again.load_state_dict(pool.state_dict())
+        before = torch.cuda.memory_allocated()
+        batches = [*pool.batches(64, rng), again.sample(64, rng)]
+        assert all(part is not None and part.device.type == "cuda" for batch in batches for part in batch)
+        passes.append((before, [(seen.cpu(), answers.cpu()) for seen, answers in batches]))  # type: ignore[union-attr]
+        del pool, again, batches
+    assert passes[1][0] < passes[0][0]
+    for one, other in zip(passes[0][1], passes[1][1], strict=True):
+        assert all(torch.equal(*parts) for parts in zip(one, other, strict=True))
 
 
 def test_a_checkpoint_from_the_cpu_starts_over_with_a_line(trained: Path) -> None:

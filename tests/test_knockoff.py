@@ -90,7 +90,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one() -> None:
     resumed_oracle = make_oracle(teacher, 90)
     resumed.load_state_dict(saved[0])
     resumed_oracle.load_state_dict(saved[1])
-    resumed_run = Run(CPU, torch.manual_seed(99), data=data, saved=saved[2])
+    resumed_run = Run(CPU, torch.manual_seed(99), saved=saved[2], data=run.data)
     assert len(list(knockoff.distill(resumed_oracle, resumed, config, resumed_run))) == 4
     assert teacher.calls == []
     for key, value in student.state_dict().items():

@@ -85,11 +85,6 @@ BAD = {
         "keeps a reference to the teacher",
     ),
     "never yields": ('yield {"loss": loss.item()}', "if False:\n            yield {}", "never yields"),
-    "changes the images it was given": (
-        "    while True:",
-        "    run.data.mul_(0.5)\n    while True:",
-        "changes the images it was given",
-    ),
     "asks the teacher behind the oracle's back": (
         "oracle(images))",
         "oracle(images)) + 0 * oracle._Oracle__ask(images).sum()",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from methods.replay import Replay
+from methods.pool import Pool
 
 
 def batch(*levels: int) -> tuple[Tensor, Tensor]:
@@ -11,14 +11,14 @@ def batch(*levels: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(levels).view(-1, 1, 1, 1) / 255, torch.tensor(levels)
 
 
-def held(memory: Replay) -> list[int]:
+def held(memory: Pool) -> list[int]:
     images, answers = memory.sample(100, torch.Generator().manual_seed(0))
     assert torch.equal(images.flatten(), answers / 255)
     return sorted(answers.tolist())
 
 
 def test_a_full_memory_forgets_the_oldest_first() -> None:
-    memory = Replay(capacity=4)
+    memory = Pool(4, forgets=True)
     memory.add(*batch(1, 2, 3))
     assert held(memory) == [1, 2, 3]
     memory.add(*batch(4, 5, 6))
@@ -27,13 +27,13 @@ def test_a_full_memory_forgets_the_oldest_first() -> None:
 
 
 def test_of_a_batch_larger_than_the_memory_the_last_images_stay() -> None:
-    memory = Replay(capacity=2)
+    memory = Pool(2, forgets=True)
     memory.add(*batch(1, 2, 3, 4, 5))
     assert held(memory) == [4, 5]
 
 
 def test_a_sample_has_the_size_asked_for_and_no_image_twice() -> None:
-    memory = Replay(capacity=10)
+    memory = Pool(10, forgets=True)
     memory.add(*batch(*range(10)))
     for seed in range(5):
         _, answers = memory.sample(4, torch.Generator().manual_seed(seed))
@@ -41,7 +41,7 @@ def test_a_sample_has_the_size_asked_for_and_no_image_twice() -> None:
 
 
 def test_answers_keep_their_type_and_width() -> None:
-    memory = Replay(capacity=3)
+    memory = Pool(3, forgets=True)
     probs = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
     memory.add(torch.zeros(2, 1, 1, 1), probs)
     _, answers = memory.sample(2, torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def test_answers_keep_their_type_and_width() -> None:
 
 
 def test_a_restored_memory_goes_on_where_the_saved_one_was() -> None:
-    memory, restored = Replay(capacity=4), Replay(capacity=4)
+    memory, restored = Pool(4, forgets=True), Pool(4, forgets=True)
     memory.add(*batch(1, 2, 3))
     memory.add(*batch(4, 5, 6))
     state = memory.state_dict()
@@ -62,8 +62,8 @@ def test_a_restored_memory_goes_on_where_the_saved_one_was() -> None:
 
 
 def test_an_empty_memory_can_be_saved_and_restored() -> None:
-    restored = Replay(capacity=4)
-    restored.load_state_dict(Replay(capacity=4).state_dict())
+    restored = Pool(4, forgets=True)
+    restored.load_state_dict(Pool(4, forgets=True).state_dict())
     assert len(restored) == 0
     restored.add(*batch(1))
     assert held(restored) == [1]

@@ -19,6 +19,7 @@ from support import CPU, digits_cell
 from bench.boxes import box, teachers
 from bench.cells import assemble, checkpoint, run
 from bench.cells.cell import Cell
+from bench.cells.checkpoint import Checkpoint
 from bench.cells.curve import MARKS
 from bench.cells.run import CellFailed, How, Interrupted, run_cell
 from bench.errors import UsageError
@@ -229,7 +230,7 @@ def test_a_corrupt_checkpoint_fails_the_cell_in_one_line_and_stays_where_it_is(t
     file = folder_of(trained, cell) / "checkpoint.pt"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"half a checkpoint")
-    with pytest.raises(CellFailed, match="delete it to start the cell over"):
+    with pytest.raises(CellFailed, match=r"delete checkpoint.pt to start the cell over"):
         run_cell(cell, trained, NO_DATA, CPU)
     assert file.read_bytes() == b"half a checkpoint"
 
@@ -316,16 +317,16 @@ def test_a_loaded_checkpoint_is_let_go(trained: Path, monkeypatch: pytest.Monkey
     cell = digits_cell(trained, "ideal", 290)
     with pytest.raises(Killed):
         run_cell(cell, trained, NO_DATA, CPU, killed_after(3), how=How(checkpoint_seconds=0))
-    original, loaded = checkpoint.load, []
+    original, loaded = Checkpoint.load, []
 
-    def load(*arguments: object) -> tuple[object, str]:
-        state, why = original(*arguments)  # type: ignore[arg-type]
+    def load(self: Checkpoint, device: torch.device) -> tuple[object, str]:
+        state, why = original(self, device)
         kept = State(state or {})
         loaded.append(weakref.ref(kept))
         return kept, why
 
     alive: list[bool] = []
-    monkeypatch.setattr(checkpoint, "load", load)
+    monkeypatch.setattr(Checkpoint, "load", load)
     run_cell(cell, trained, NO_DATA, CPU, lambda *_: alive.append(loaded[0]() is not None))
     assert not any(alive)
 

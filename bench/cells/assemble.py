@@ -21,6 +21,7 @@ from bench.tasks.students import student_of
 from bench.tasks.table import Task, task_of
 from budgets import Oracle
 from methods import METHODS
+from methods.images import Images
 from methods.run import Run
 from results.store import digest
 
@@ -91,8 +92,8 @@ def _assembled(
     student = student_of(task).to(device)
     torch.manual_seed(int(digest(f"method {cell.seed}")[:15], 16))
     images = _images(method, config, dataset, data_folder, source.shape)
-    images = None if images is None else images.to(device)
-    run = Run(device, _default_generator(device), data=images, saved=saved["run"] if saved else None)
+    data = None if images is None else Images(images, device)
+    run = Run(device, _default_generator(device), data=data, saved=saved["run"] if saved else None)
     if saved:
         oracle.load_state_dict(saved["oracle"])
         asked.load_state_dict(saved["asked"])
@@ -104,11 +105,11 @@ def _assembled(
 def _images(
     method: ModuleType, config: Any, dataset: sources.Dataset, data_folder: Path, shape: tuple[int, int, int]
 ) -> Tensor | None:
-    """What the method needs besides the oracle, float images in [0, 1]; None for one that is data-free."""
+    """What the method needs besides the oracle, uint8 N x C x H x W; None for one that is data-free."""
     if method.DATA == "train":
-        return dataset.train.images.float().div(255)
+        return dataset.train.images
     if method.DATA == "other":
-        return sources.other_images(config.images, data_folder, shape).float().div(255)
+        return sources.other_images(config.images, data_folder, shape)
     return None
 
 

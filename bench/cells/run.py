@@ -136,9 +136,10 @@ class _Running:
         apart: Outside | None,
     ) -> None:
         self._cell, self._folder, self._device, self._started = cell, folder, device, time.monotonic()
-        self._key = {**versions_of(cell.method), "device": device.type, "format": checkpoint.FORMAT}
-        # The loaded checkpoint is let go when this returns: what it holds may be as large as all the rest.
-        saved, other = checkpoint.load(folder / "checkpoint.pt", self._key, device)
+        key = {**versions_of(cell.method), "device": device.type, "format": checkpoint.FORMAT}
+        self._checkpoint = checkpoint.Checkpoint(folder, key)
+        # What is loaded is let go when this returns: it may be as large as all the rest.
+        saved, other = self._checkpoint.load(device)
         if other:
             say(f"{cell.name()} starts over: {other}")
         if not saved:
@@ -180,17 +181,13 @@ class _Running:
         """Write a checkpoint; returns the seconds it took."""
         begun = time.monotonic()
         self.parts.asked.save(self._folder / "samples.png")
-        checkpoint.save(
-            self._folder / "checkpoint.pt",
-            {
-                "key": self._key,
-                "student": self.parts.student.state_dict(),
-                "oracle": self.parts.oracle.state_dict(),
-                "asked": self.parts.asked.state_dict(),
-                "run": self.parts.run.state_dict(),
-                "curve": self._curve.state_dict(),
-                "seconds": self._seconds(),
-            },
+        self._checkpoint.save(
+            self.parts.run,
+            student=self.parts.student.state_dict(),
+            oracle=self.parts.oracle.state_dict(),
+            asked=self.parts.asked.state_dict(),
+            curve=self._curve.state_dict(),
+            seconds=self._seconds(),
         )
         return time.monotonic() - begun
 
@@ -213,7 +210,7 @@ class _Running:
         )
         self.parts.asked.save(self._folder / "samples.png")
         write_json(self._folder / ending, plain(totals))
-        (self._folder / "checkpoint.pt").unlink(missing_ok=True)
+        self._checkpoint.remove()
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

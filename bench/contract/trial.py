@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.boxes.box import black_box
 from bench.errors import told
 from budgets import Budget, BudgetExhausted, Oracle
+from methods.images import Images
 from methods.run import Run
 
 SHAPE, CLASSES = (1, 8, 8), 4
@@ -80,8 +81,7 @@ class Trial:
             self.teacher_before = copy.deepcopy(self.teacher.state_dict())
             self.teacher.register_forward_hook(self._see)
             self._begin()
-            self.data = None if method.DATA == "none" else torch.rand(400, *SHAPE)
-            self.data_before = copy.deepcopy(self.data)
+            self.data = None if method.DATA == "none" else _images()
             self.run = Run(torch.device("cpu"), torch.manual_seed(seed), data=self.data)
             self._play()
             self.reseeded = not kills and torch.initial_seed() != seed
@@ -160,6 +160,10 @@ def _teacher() -> nn.Module:
     layer = nn.Linear(64, CLASSES, bias=False)
     nn.init.normal_(layer.weight, 0, 0.5)
     return nn.Sequential(nn.Flatten(), layer)
+
+
+def _images() -> Images:
+    return Images(torch.randint(256, (400, *SHAPE), dtype=torch.uint8), torch.device("cpu"))
 
 
 def _student() -> nn.Module:
