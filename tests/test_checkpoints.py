@@ -202,7 +202,7 @@ def test_a_cell_killed_at_any_write_of_its_checkpoints_ends_as_one_left_alone(
     run_cell(cell, tmp_path, NO_DATA, CPU, how=how)
     assert killed == 12
     assert ended(tmp_path, cell) == ended(trained, cell)
-    assert {file.name for file in folder.iterdir()} == {
+    assert {file.name for file in folder.iterdir() if not file.name.startswith("claim.")} == {
         "cell.json", "curve.json", "done.json", "lock", "samples.png", "student.pt",
     }  # fmt: skip
 

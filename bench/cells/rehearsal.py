@@ -36,6 +36,7 @@ from bench.tasks.students import student_of
 from bench.tasks.table import Task
 from budgets import Budget, BudgetExhausted, Oracle
 from methods import METHODS
+from methods.images import Images
 from methods.run import Run
 
 SAMPLES = 3  # how often an operation is carried out before it is counted
@@ -152,12 +153,13 @@ def _teacher(task: Task, root: Path, device: torch.device) -> Callable[[Tensor],
     return defended(black_box(network), task.defence) if task.defence else black_box(network)
 
 
-def _images(method: str, budget: Budget, train: int, source: sources.Source, device: torch.device) -> Tensor | None:
+def _images(method: str, budget: Budget, train: int, source: sources.Source, device: torch.device) -> Images | None:
     """Noise in the place of the images that a method asks for."""
     data = METHODS[method].DATA
     if data == "none":
         return None
-    return torch.rand(min(train, budget.queries) if data == "train" else budget.queries, *source.shape, device=device)
+    count = min(train, budget.queries) if data == "train" else budget.queries
+    return Images(torch.randint(256, (count, *source.shape), dtype=torch.uint8), device)
 
 
 def _bytes(state: Any) -> int:
