@@ -41,10 +41,13 @@ def home_of(size: int, device: torch.device) -> torch.device:
 
 def fetch(kept: Tensor, index: Tensor | slice | int, device: torch.device) -> Tensor:
     """`kept[index]` on the device; from the host by way of page-locked memory, so that nobody waits for the copy."""
-    index = index.to(kept.device) if isinstance(index, Tensor) else index
-    if kept.device.type == device.type:
-        return kept[index]
-    return kept[index].pin_memory().to(device, non_blocking=True)
+    found = kept[beside(index, kept) if isinstance(index, Tensor) else index]
+    return found if kept.device.type == device.type else found.pin_memory().to(device, non_blocking=True)
+
+
+def beside(index: Tensor, kept: Tensor) -> Tensor:
+    """The index where the images are; where it is there already, nothing is done."""
+    return index if index.device.type == kept.device.type else index.to(kept.device)
 
 
 def as_floats(pixels: Tensor) -> Tensor:

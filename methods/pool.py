@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from methods.images import as_floats, as_pixels, fetch, home_of
+from methods.images import as_floats, as_pixels, beside, fetch, home_of
 
 
 class Pool:
@@ -69,7 +69,7 @@ class Pool:
     def _order(self, rng: Generator) -> Tensor:
         """All places in random order, where they are looked up."""
         order = torch.randperm(len(self), generator=rng, device=rng.device)
-        return order.to(self._kept["images"].device) if self._kept else order
+        return beside(order, self._kept["images"]) if self._kept else order
 
     def _at(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         found = {name: fetch(kept, index, self._device) for name, kept in self._kept.items()}

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from budgets import BudgetExhausted
+from methods.images import Images, as_pixels
 from methods.run import Run
 
 # Kind -> operations. read: numbers come to the host. sized: how many there are is known only when they were counted.
@@ -140,7 +141,8 @@ def rounds_of(
     teacher = RecordingTeacher(linear_network().to(device))
     oracle, student = make_oracle(teacher, queries, answers), small_student().to(device)
     rng = torch.Generator(device).manual_seed(7)
-    data = torch.rand(600, *SHAPE, generator=rng, device=device) if method.DATA != "none" else None
+    some = as_pixels(torch.rand(600, *SHAPE, generator=rng, device=device))
+    data = Images(some, device) if method.DATA != "none" else None
     run, rounds, calls = Run(device, rng, data=data), [], 0
     config = method.Config(**settings)
     with counting.counted():
