@@ -41,6 +41,7 @@ def cell(
     from results.claims import Busy, is_held
     from results.records import CellRecord, Point, RecordError, read
 
+    machine.without_slurm("bench cell")
     console = console_of()
     try:
         identity = read(file, CellRecord).identity

@@ -62,7 +62,7 @@ def show_plan(
     from bench.provenance import device_name
 
     waiting, missing = wanted(chosen, rerun=rerun), untrained(chosen, machine.out)
-    there = machine.ray_address and f"the Ray at {machine.ray_address}"
+    there = "Slurm" if machine.executor == "slurm" else machine.ray_address and f"the Ray at {machine.ray_address}"
     here = there or device_name(torch.device(machine.slots[0].device))
     cost = estimate(waiting, missing.values(), machine.out, here)
     console.print(show.plan(name, chosen, waiting, missing, cost, here, full=full))
