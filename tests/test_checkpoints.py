@@ -202,11 +202,7 @@ def test_a_cell_killed_at_any_write_of_its_checkpoints_ends_as_one_left_alone(
     run_cell(cell, tmp_path, NO_DATA, CPU, how=how)
     assert killed == 12
     assert ended(tmp_path, cell) == ended(trained, cell)
-<<<<<<< HEAD
     assert {file.name for file in folder.iterdir() if not file.name.startswith("claim.")} == {
-=======
-    assert {file.name for file in folder.iterdir() if not file.name.startswith("claim")} == {
->>>>>>> 720fe85 (Checkpoints write each image of a pool once; pools hold no second copy; images of real and knockoff stay 8 bits)
         "cell.json", "curve.json", "done.json", "lock", "samples.png", "student.pt",
     }  # fmt: skip
 

@@ -37,6 +37,7 @@ def cell(
     from bench.provenance import set_precision
     from results.records import CellRecord, Point, read
 
+    machine.without_slurm("bench cell")
     console, identity = console_of(), read(file, CellRecord).identity
     outside = load_for(str(identity.get("task")), task, foreign)
     torch.set_num_threads(machine.slots[0].threads)

@@ -19,7 +19,9 @@ TASK_HELP = "Only these tasks; globs, repeatable or with commas. folder:PATH mak
 TEACHER_HELP = "A model of your own: TorchScript, ONNX, FILE.py:FUNCTION, or a YAML that describes it."
 BLACKBOX_HELP = "A model behind a URL, or a YAML that describes one."
 RAY_HELP = "auto or HOST:PORT, a Ray that runs already; default: one of this machine alone."
-EXECUTORS = ("local", "ray")
+SLURM_HELP = "KEY=VALUE of submitit's, such as partition=gpu or time=240 (minutes), or a YAML of them; repeatable."
+LEAVE_HELP = "Submit the workers, and leave; bench status RUN follows."
+EXECUTORS = ("local", "ray", "slurm")
 Words = list[str] | None
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with a method of your own.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results.")]
@@ -117,8 +119,9 @@ class Machine:
 
     @property
     def gpu(self) -> bool:
-        """Whether what wants a GPU may run: on one, or because the CPU was chosen by hand."""
-        if self.device == "cpu":
+        """Whether what wants a GPU may run: on one, or because the CPU was chosen by hand. Each worker of an array of
+        Slurm's looks for itself."""
+        if self.device == "cpu" or self.executor == "slurm":
             return True
         return self.cluster.gpu if self.ray_address else self.slots[0].device != "cpu"
 
@@ -126,6 +129,11 @@ class Machine:
     def room(self) -> int:
         """How many jobs can be at work at once."""
         return self.cluster.slots() if self.ray_address else len(self.slots)
+
+    def without_slurm(self, command: str) -> None:
+        """UsageError where a command that cannot be given to Slurm was to be."""
+        if self.executor == "slurm":
+            raise UsageError(f"--executor slurm: wanted with bench run, and local or ray with {command}")
 
     def check_writable(self, name: str = ".") -> None:
         """UsageError where results cannot be written."""
@@ -138,6 +146,44 @@ class Machine:
         except OSError as error:
             told = f"output folder {self.out} cannot be written: {error.strerror or error}"
             raise UsageError(f"{told}; choose another with --out") from error
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What Slurm is asked for."""
+
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Workers on Slurm; default: 1.")] = None
+    slurm: Annotated[Words, typer.Option("--slurm", help=SLURM_HELP)] = None
+    leave: Annotated[bool, typer.Option("--leave", help=LEAVE_HELP)] = False
+
+    def __post_init__(self) -> None:
+        """UsageError for what is no parameter."""
+        for word in self.slurm or []:
+            if "=" not in word and not word.endswith((".yaml", ".yml")):
+                raise UsageError(f"--slurm {word}: wanted KEY=VALUE, or a file FILE.yaml with such keys")
+
+    def given(self) -> dict[str, Any]:
+        """The parameters; of one that is given twice, the last."""
+        from bench import strict_yaml
+
+        found: dict[str, Any] = {}
+        for word in self.slurm or []:
+            key, equals, value = word.partition("=")
+            found |= {key: value} if equals else strict_yaml.read(Path(word), "--slurm", ["partition", "time"])
+        return found
+
+
+def words(group: Any) -> list[str]:
+    """The words of a command line that give a group of options its values."""
+    hints, found = get_type_hints(type(group), include_extras=True), []
+    for field in fields(group):
+        value, option = getattr(group, field.name), hints[field.name].__metadata__[0]
+        name = option.default  # where typer keeps the first word that it is given
+        if value is True:
+            found.append(name)
+        elif value != field.default:
+            found += [f"{name}={item}" for item in (value if isinstance(value, list) else [value])]
+    return found
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

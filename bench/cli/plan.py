@@ -85,7 +85,7 @@ def _device(machine: Machine) -> str:
 
     from bench.provenance import device_name
 
-    there = machine.ray_address and f"the Ray at {machine.ray_address}"
+    there = "Slurm" if machine.executor == "slurm" else machine.ray_address and f"the Ray at {machine.ray_address}"
     return there or device_name(torch.device(machine.slots[0].device))
 
 

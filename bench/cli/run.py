@@ -1,18 +1,21 @@
 """`bench run`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import Foreign, Machine, Selection, Tracking
+from bench.cli.options import Foreign, Machine, Selection, Slurm, Tracking
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.cells.run import How
+    from bench.cli.array import Array
     from bench.cli.asked import Asked
     from bench.cli.time_left import TimeLeft
     from bench.executors.jobs import Event, Job
@@ -25,6 +28,7 @@ def run(
     selection: Selection,
     foreign: Foreign,
     machine: Machine,
+    slurm: Slurm,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run; default: the grid's.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Download missing data sets first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, and stop.")] = False,
@@ -36,79 +40,118 @@ def run(
     """Run a grid, or what of it is missing, and report it."""
     from bench.cells.run import How
     from bench.cli import show
+    from bench.cli.array import follow
     from bench.cli.asked import asked
     from bench.cli.plan import show_plan
-    from bench.cli.report import show_report
-    from bench.cli.runs import keep_record, run_folder, versions_now
+    from bench.cli.runs import run_folder
     from bench.cli.work import console_of, download_all
-    from bench.executors.prepare import changed
-    from bench.executors.prepare import foreign as foreign_boxes
     from bench.grids.plan import plan, wanted
-    from bench.mirror import Follower, default_uri
 
     ask, console = asked(selection, foreign), console_of()
+    own = [word for word, is_given in (("--rerun", rerun), ("--keep-students", keep_students)) if is_given]
+    array = _array(name or ask.name, own, selection, foreign, machine, slurm, worker=worker)
     show.remarks(console, ask.remarks)
     if download and not dry_run:
         download_all(ask.chosen, machine.data)
     chosen = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     show_plan(console, ask.name, chosen, machine, rerun=rerun, full=dry_run)
+    waiting, how = wanted(chosen, rerun=rerun), How(machine.checkpoint, keep_students, machine.isolate)
     if dry_run:
+        if array:
+            console.print(array.script(waiting), markup=False, soft_wrap=True)
         return
     if not any(item.runnable for item in chosen):
         raise UsageError(f"nothing can run here: {chosen[0].reason}")
-    folder = run_folder(name or ask.name, machine)
-    keep_record(folder, ask, machine)
-    waiting, how = wanted(chosen, rerun=rerun), How(machine.checkpoint, keep_students, machine.isolate)
+    this = _Run(console, ask, chosen, waiting, run_folder(name or ask.name, machine), machine, how)
+    this.keep_record()
     if worker:
-        raise typer.Exit(1 if _work(console, ask, chosen, waiting, folder, machine, how, patient=False) else 0)
-    with Follower(folder, mlflow or default_uri(machine.out), partial(show.warning, console), versions_now()):
-        _work(console, ask, chosen, waiting, folder, machine, how, patient=True)
-        changes = changed(waiting, machine.out)
-        if foreign_boxes(chosen):
-            keep_record(folder, ask, machine)  # with what the black boxes have cost by now
-        show_report(console, folder)
-    for line in changes:
-        show.warning(console, line)
-    done = plan(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
-    raise typer.Exit(0 if all(item.state == "done" for item in done) and not changes else 1)
+        raise typer.Exit(1 if this.work(patient=False) else 0)
+    jobs = array.submit(console, waiting) if array and waiting else []
+    if not slurm.leave:
+        watch = partial(follow, console, jobs, waiting, machine, this.folder.name)
+        raise typer.Exit(0 if this.is_done(watch if array else this.work, mlflow) else 1)
 
 
-def _work(
-    console: "Console",
-    ask: "Asked",
-    chosen: "list[Planned]",
-    waiting: "list[Planned]",
-    folder: Path,
-    machine: Machine,
-    how: "How",
-    *,
-    patient: bool,
-) -> list[str]:
-    """Run what waits of the chosen, and before it what is lacking; returns why some failed. patient: see `work`."""
-    from bench.cli.runs import keep_record
-    from bench.cli.work import work
-    from bench.executors.jobs import cell_jobs
-    from bench.executors.prepare import Need, Preparation, needs_of
-    from bench.grids.plan import plan
+def _array(
+    name: str, own: list[str], selection: Selection, foreign: Foreign, machine: Machine, slurm: Slurm, *, worker: bool
+) -> "Array | None":
+    """The array of workers, where Slurm is to do the runs; UsageError for options that do not go together."""
+    if machine.executor == "slurm":
+        if worker:
+            raise UsageError("--worker: wanted without --executor slurm, whose workers are given it")
+        from bench.cli.array import array
 
-    by_need = needs_of(waiting)
+        return array(name, own, selection, foreign, machine, slurm)
+    for option, given in (("--workers", slurm.workers), ("--slurm", slurm.slurm), ("--leave", slurm.leave)):
+        if given:
+            raise UsageError(f"{option}: wanted with --executor slurm")
+    return None
 
-    def then(need: Need) -> "list[Job]":
-        """The cells of a need, which are named by its teacher."""
-        runs = plan(by_need.get(need, []), machine.out, machine.data, gpu=machine.gpu)
-        cells = [run.cell for run in runs if run.cell]
-        return cell_jobs(cells, machine.out, machine.data, ask.outside, how)
 
-    def more(event: "Event") -> "list[Job]":
-        made = preparation(event)
-        if any(job.saves for job in made):
-            keep_record(folder, ask, machine)  # with the names of the cells
-        return made
+@dataclass(frozen=True)
+class _Run:
+    """A grid whose chosen runs are to have results. waiting: those of them that have none. folder: of the report."""
 
-    preparation = Preparation(needs_of(chosen), machine.out, machine.data, ask.outside, then)
-    total = preparation.ahead() + len({run.cell or run for run in waiting})
-    left = _time_left(waiting, machine)
-    return work(console, "runs", preparation(), machine, more, total, left, patient=patient)
+    console: "Console"
+    ask: "Asked"
+    chosen: "list[Planned]"
+    waiting: "list[Planned]"
+    folder: Path
+    machine: Machine
+    how: "How"
+
+    def keep_record(self) -> None:
+        """Write run.json, as things are now."""
+        from bench.cli.runs import keep_record
+
+        keep_record(self.folder, self.ask, self.machine)
+
+    def is_done(self, do: Callable[[], object], mlflow: str | None) -> bool:
+        """Report what there is once `do` has ended, and mirror it meanwhile; returns whether all has a result."""
+        from bench.cli import show
+        from bench.cli.report import show_report
+        from bench.cli.runs import versions_now
+        from bench.executors.prepare import changed, foreign
+        from bench.grids.plan import plan
+        from bench.mirror import Follower, default_uri
+
+        machine, uri = self.machine, mlflow or default_uri(self.machine.out)
+        with Follower(self.folder, uri, partial(show.warning, self.console), versions_now()):
+            do()
+            changes = changed(self.waiting, machine.out)
+            if foreign(self.chosen) or machine.executor == "slurm":
+                self.keep_record()  # with what the black boxes have cost, and which cells the workers found, by now
+            show_report(self.console, self.folder)
+        for line in changes:
+            show.warning(self.console, line)
+        done = plan(self.ask.chosen, machine.out, machine.data, gpu=machine.gpu)
+        return all(item.state == "done" for item in done) and not changes
+
+    def work(self, *, patient: bool = True) -> list[str]:
+        """Run what waits, and before it what is lacking; returns why some failed. patient: see `work`."""
+        from bench.cli.work import work
+        from bench.executors.jobs import cell_jobs
+        from bench.executors.prepare import Need, Preparation, needs_of
+        from bench.grids.plan import plan
+
+        by_need, machine, outside = needs_of(self.waiting), self.machine, self.ask.outside
+
+        def then(need: Need) -> "list[Job]":
+            """The cells of a need, which are named by its teacher."""
+            runs = plan(by_need.get(need, []), machine.out, machine.data, gpu=machine.gpu)
+            cells = [run.cell for run in runs if run.cell]
+            return cell_jobs(cells, machine.out, machine.data, outside, self.how)
+
+        def more(event: "Event") -> "list[Job]":
+            made = preparation(event)
+            if any(job.saves for job in made):
+                self.keep_record()  # with the names of the cells
+            return made
+
+        preparation = Preparation(needs_of(self.chosen), machine.out, machine.data, outside, then)
+        total = preparation.ahead() + len({run.cell or run for run in self.waiting})
+        left = _time_left(self.waiting, machine)
+        return work(self.console, "runs", preparation(), machine, more, total, left, patient=patient)
 
 
 def _time_left(waiting: "list[Planned]", machine: Machine) -> "TimeLeft | None":

@@ -27,6 +27,7 @@ def teachers(
     from bench.executors.prepare import Need
     from bench.tasks import image_folder
 
+    machine.without_slurm("bench teachers")
     (outside, remarks), console = load_outside(None, task), console_of()
     show.remarks(console, remarks)
     made, globs = image_folder.split(task or [])

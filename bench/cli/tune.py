@@ -51,6 +51,7 @@ def tune(
     from bench.mirror import default_uri
     from bench.tuning.study import Places, Terms, fixed_keys, study_of
 
+    machine.without_slurm("bench tune")
     (outside, remarks), console = load_outside(plugin, task), console_of()
     show.remarks(console, remarks)
     costs = tuple(cost for text in against or [] for cost in text.split(","))
