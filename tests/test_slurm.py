@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from support import bench
 
 pytest.importorskip("submitit")
 from submitit import Job, LocalExecutor
 
+from bench.cli.options import Machine, Selection, grouped, words
 from bench.executors import slurm
 from bench.executors.slurm import Worker
 
@@ -287,3 +289,17 @@ def test_a_package_that_is_missing_is_one_line(
     assert bench("run", "--executor", "slurm") == 2
     (told,) = capfd.readouterr().err.splitlines()
     assert told == "bench: --executor slurm: wanted the package submitit; pip install 'blackbox-bench[slurm]'"
+
+
+def test_the_words_for_a_worker_give_the_options_back() -> None:
+    selection = Selection("g.yaml", task=["a,b", "-c"], settings=["noise.recipe.passes=[1, 2]"], teachers=2)
+    machine = Machine(Path("some data"), Path("out"), device="cpu", threads=2, isolate=True, checkpoint=0.0)
+    found: list[object] = []
+
+    def command(selection: Selection, machine: Machine) -> None:
+        found.extend([selection, machine])
+
+    app = typer.Typer()
+    app.command()(grouped(command))
+    app([*words(selection), *words(machine)], standalone_mode=False)
+    assert found == [selection, machine]

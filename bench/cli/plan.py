@@ -37,6 +37,7 @@ def plan(
     show.remarks(console, ask.remarks)
     chosen = planned(ask.chosen, machine.out, machine.data, gpu=machine.gpu)
     if calibrate:
+        machine.without_slurm("bench plan --calibrate")
         machine.check_writable()
         _calibrate(console, _ahead(chosen, machine), machine, ask.outside, patience)
     show_plan(console, ask.name, chosen, machine, full=True)
@@ -101,9 +102,9 @@ def show_plan(
 
     waiting, missing = wanted(chosen, rerun=rerun), untrained(chosen, machine.out)
     ahead = _ahead(chosen, machine, rerun=rerun) if full else waiting
-    cost = estimate(ahead, missing.values(), machine.out, _device(machine))
     console.print(show.plan(name, chosen, waiting, missing, full=full))
-    if ahead:
+    if ahead and machine.executor != "slurm":  # whose devices are not known before they are given
+        cost = estimate(ahead, missing.values(), machine.out, _device(machine))
         console.print(show.cost(cost, _device(machine), len(machine.slots), full=full))
     for line in show.price(to_pay(waiting, machine.out)):
         console.print(line, markup=False)
