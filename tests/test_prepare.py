@@ -79,7 +79,7 @@ def test_cells_run_while_the_teacher_of_others_is_trained(tmp_path: Path) -> Non
     last = Job("cell of that teacher", note, (file, "its cell"))
     events = local.execute(first, [Slot("cpu", 1)] * 2, more=lambda event: [last] * (event.job.key == "teacher"))
     ends = [event.job.key for event in events if event and event.kind == "done"]
-    assert ends == ["cell", "teacher", "cell of that teacher"]
+    assert ends[-1] == "cell of that teacher"
     assert file.read_text().split("\n")[:3] == ["cell", "teacher", "its cell"]
 
 

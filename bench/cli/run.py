@@ -139,7 +139,7 @@ class _Run:
         def then(need: Need) -> "list[Job]":
             """The cells of a need, which are named by its teacher."""
             runs = plan(by_need.get(need, []), machine.out, machine.data, gpu=machine.gpu)
-            cells = [run.cell for run in runs if run.cell]
+            cells = [run.cell for run in runs if run.cell and run.runnable]  # an examined box may reveal too little
             return cell_jobs(cells, machine.out, machine.data, outside, self.how)
 
         def more(event: "Event") -> "list[Job]":

@@ -78,7 +78,7 @@ class Preparation:
         first: dict[str, Job] = {}
         then: list[Job] = []
         for need in list(self._open):
-            lacking = [job for job in self._lacking(need) if job.key not in self._done]
+            lacking = self._lacking(need)
             first |= {job.key: job for job in lacking if job.key not in self._given}
             if not lacking:
                 self._open.remove(need)
@@ -87,8 +87,10 @@ class Preparation:
         return [*first.values(), *sorted(then, key=lambda job: -job.size)]
 
     def _lacking(self, need: Need) -> list[Job]:
-        """The jobs that the need waits for and that can be done now."""
-        return data_jobs(need.data, *self._places[1:]) or self._answering(need)
+        """The jobs that the need waits for and that can be done now; one that is done is not asked for again."""
+        stages = (data_jobs(need.data, *self._places[1:]), self._answering(need))
+        ahead = ([job for job in stage if job.key not in self._done] for stage in stages)
+        return next((jobs for jobs in ahead if jobs), [])
 
     def _answering(self, need: Need) -> list[Job]:
         if box_of(need.task) is None:
