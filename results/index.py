@@ -109,9 +109,10 @@ class Cells:
             self._outdated.add(name)
             return None
         stamp = b"%d %d %d %d" % (end.st_mtime_ns, end.st_size, curve.st_mtime_ns, curve.st_size)
-        self._stamps[name] = stamp
         if line and line.stamp == stamp:
+            self._stamps[name] = line.stamp
             return self._parsed(line)
+        self._stamps[name] = stamp
         self._outdated.add(name)
         try:
             totals = read(self.folder(name) / "done.json", Totals)
@@ -159,12 +160,15 @@ def _opened(path: Path) -> IO[bytes] | None:
 
 def _read_lines(file: IO[bytes] | None) -> tuple[dict[str, _Line], int]:
     """Name -> the last good line of that name, and how many lines there are of any kind."""
-    lines, count, place = {}, 0, 0
+    lines: dict[str, _Line] = {}
+    same: dict[bytes, bytes] = {}  # what many cells share, so that it is held once
+    count = place = 0
     for count, line in enumerate(file or (), 1):  # noqa: B007
         place += len(line)
         fields = line.split(b"\t", 5)
         if len(fields) == 6 and fields[0] == _checksum(line[9:]):
             _, name, stamp, counts, shared, points = fields
+            shared = same.setdefault(shared, shared)
             lines[os.fsdecode(name)] = _Line(stamp, counts, shared, place - len(points), len(points))
     return lines, count
 

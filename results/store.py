@@ -41,7 +41,7 @@ class NoLocks(OSError):
     """The folder is on a file system without locks, on which two processes could run one cell at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CellState:
     """What the disk says of a cell. totals: where it is done, stale or stopped. reason: why, where it is not done."""
 
