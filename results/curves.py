@@ -60,9 +60,10 @@ def cells_of(states: States) -> pd.DataFrame:
     totals = [state.totals if state.name == "done" else None for state in found]
     machines = [of.machine if of else None for of in totals]
     named = [*SETTING, "kind", "data", "protocol", *REPLICATE, "budget"]
-    columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in entries] for name in named}
+    columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in named}
     columns |= {name: [getattr(state, of) for state in found] for name, of in (("state", "name"), ("reason", "reason"))}
-    columns |= {name: [getattr(entry, name) for entry in entries] for name in ("cell", "config")}
+    columns["cell"] = [entry.cell for entry in entries]
+    columns["config"] = pd.Categorical([entry.config for entry in entries])  # a few long texts, each in many rows
     for names, records in ((TOTALS, totals), (MACHINE, machines)):
         columns |= {name: [getattr(record, name, math.nan) for record in records] for name in names}
     columns["versions"] = [_told(of.versions) if of else math.nan for of in totals]
