@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 from zlib import crc32
 
+from pydantic_core import from_json
+
 from results.records import SCHEMA, Machine, Point, RecordError, Totals, Versions, plain, read
 from results.store import Busy, CellState, done, lock, state_of, write_with
 
@@ -130,7 +132,7 @@ class Cells:
             versions, machine, schema = json.loads(line.shared)
             self._shared[line.shared] = versions, Machine(**machine) if machine else None, schema
         versions, machine, schema = self._shared[line.shared]
-        spent, distinct, rounds, seconds, steps, attempts, charged = json.loads(line.counts.decode())
+        spent, distinct, rounds, seconds, steps, attempts, charged = from_json(line.counts)
         return Totals(spent, distinct, rounds, seconds, versions, machine, steps, attempts, charged, schema)
 
     def _learn(self, line: bytes) -> None:

@@ -37,7 +37,7 @@ def estimate(waiting: Sequence[Planned], teachers: Iterable[Task], root: Path, d
 
     Runs are judged by those of the same task, method and settings that were done on a device of that name.
     """
-    done, sizes = _measured({run.task for run in waiting}, root, device)
+    done, sizes = _measured({run.task for run in waiting}, root, device) if waiting else ({}, [])
     guesses = [seconds_at(done[run.task, run.method, run.config], run.budget.queries) for run in waiting]
     judged = [guess for guess in guesses if not math.isnan(guess)]
     cells = len(waiting) * (sum(sizes) / len(sizes) if sizes else CELL_BYTES)
@@ -68,7 +68,7 @@ def _measured(tasks: set[str], root: Path, device: str) -> tuple[dict[Key, list[
     prefixes = tuple(f"{task}." for task in tasks)
     sizes: list[int] = []
     with Cells(root) as cells:
-        for name in cells if tasks else ():
+        for name in cells:
             if not name.startswith(prefixes):
                 continue
             state, folder = cells.state(name, None), root / "cells" / name
