@@ -38,6 +38,7 @@ from methods import (
     zsdb3kd,
 )
 
+_ALL: tuple[Inputs, ...] = get_args(Inputs)
 METHODS: dict[str, ModuleType] = {
     "ideal": ideal,
     "dfme": dfme,
@@ -57,4 +58,4 @@ METHODS: dict[str, ModuleType] = {
 
 def inputs_of(method: ModuleType) -> tuple[Inputs, ...]:
     """The kinds of image that a method can send."""
-    return tuple(getattr(method, "INPUTS", get_args(Inputs)))
+    return tuple(getattr(method, "INPUTS", _ALL))

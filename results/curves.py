@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from results.records import RANKED, Entry, Point, RunRecord, Versions
 from results.states import States
-from results.statistics import area_over_log, half_width, queries_to_reach, spread
+from results.statistics import Floats, area_over_log, half_width, queries_to_reach, spread
 
 TRACK = ["task", "answers", "inputs"]
 SETTING = [*TRACK, "method"]
@@ -60,9 +60,10 @@ def cells_of(states: States) -> pd.DataFrame:
     totals = [state.totals if state.name == "done" else None for state in found]
     machines = [of.machine if of else None for of in totals]
     named = [*SETTING, "kind", "data", "protocol", *REPLICATE, "budget"]
-    columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in entries] for name in named}
+    columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in named}
     columns |= {name: [getattr(state, of) for state in found] for name, of in (("state", "name"), ("reason", "reason"))}
-    columns |= {name: [getattr(entry, name) for entry in entries] for name in ("cell", "config")}
+    columns["cell"] = [entry.cell for entry in entries]
+    columns["config"] = pd.Categorical([entry.config for entry in entries])  # a few long texts, each in many rows
     for names, records in ((TOTALS, totals), (MACHINE, machines)):
         columns |= {name: [getattr(record, name, math.nan) for record in records] for name in names}
     columns["versions"] = [_told(of.versions) if of else math.nan for of in totals]
@@ -82,15 +83,16 @@ def points_of(states: States) -> pd.DataFrame:
     `accuracy_ensemble`: a part that a method shows apart. An `anytime` run that is not done may have been run to a
     narrower budget, whose points are its own.
     """
-    numbers, runs, rows = _Numbers(OF_POINT), [], []
+    numbers, runs, cells, rows = _Numbers(OF_POINT), [], [], []
     for entry in states.record.entries:
         if cell := states.answering(entry):
             before = len(numbers)
             for row in _points(states.points(cell), entry):
                 numbers.add(row)
-            runs.append((*(getattr(entry, name) for name in OF_RUN), cell))
+            runs.append(entry)
+            cells.append(cell)
             rows.append(len(numbers) - before)
-    shared = pd.DataFrame(runs, columns=[*OF_RUN, "cell"])
+    shared = pd.DataFrame({name: [getattr(entry, name) for entry in runs] for name in OF_RUN} | {"cell": cells})
     frame = shared.take(np.repeat(np.arange(len(runs)), rows)).reset_index(drop=True)
     frame = frame.assign(**numbers.columns())
     frame = frame.astype(dict.fromkeys(COUNTED, "Int64") | dict.fromkeys(MEASURES, float) | {"listed": bool})
@@ -248,8 +250,8 @@ def _area(group: pd.DataFrame, budgets: list[int]) -> dict[str, Any]:
     if not _whole(group).issuperset(budgets):
         return nothing | {"area_over": f"nothing: lacks a part of {over}"}
     curves = _curves(group[group["budget"].isin(budgets)])
-    areas = pd.Series({i: area_over_log(curve["budget"], curve["accuracy"]) for i, (_, curve) in enumerate(curves)})
-    of_teachers = areas.groupby([teacher for teacher, _ in curves]).mean()
+    areas = pd.Series([area_over_log(queries, accuracy) for _, queries, accuracy in curves])
+    of_teachers = areas.groupby([teacher for teacher, *_ in curves]).mean()
     units = of_teachers if len(of_teachers) > 1 else areas
     return {"area": units.mean(), "area_spread": spread(units), "n": n, "area_over": over}
 
@@ -257,9 +259,9 @@ def _area(group: pd.DataFrame, budgets: list[int]) -> dict[str, Any]:
 def _needed(group: pd.DataFrame, task: str, teachers: Mapping[Met, float]) -> dict[str, Any]:
     """The queries that one method needed for each target, where all runs reached it, and how many did."""
     needed: dict[str, Any] = {}
-    curves = [(teachers.get((task, met), float("nan")), curve) for met, curve in _curves(group)]
+    curves = [(teachers.get((task, met), math.nan), queries, found) for met, queries, found in _curves(group)]
     for share in TARGETS:
-        each = [queries_to_reach(share * teacher, curve["budget"], curve["accuracy"]) for teacher, curve in curves]
+        each = [queries_to_reach(share * teacher, queries, accuracy) for teacher, queries, accuracy in curves]
         reached = [queries for queries in each if not math.isnan(queries)]
         all_reached = len(reached) == len(each)
         name = f"queries_to_{100 * share:.0f}"
@@ -268,6 +270,10 @@ def _needed(group: pd.DataFrame, task: str, teachers: Mapping[Met, float]) -> di
     return needed
 
 
-def _curves(group: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """The curve of each run by its budgets, with the seed of the teacher that it met."""
-    return [(int(str(teacher)), curve.sort_values("budget")) for (teacher, _), curve in group.groupby(REPLICATE)]
+def _curves(group: pd.DataFrame) -> list[tuple[int, Floats, Floats]]:
+    """The seed of the teacher that each run met, its budgets, and its accuracies at those."""
+    ordered = group.sort_values([*REPLICATE, "budget"])
+    teacher, seed, budget = (ordered[name].to_numpy(dtype=int) for name in (*REPLICATE, "budget"))
+    others = np.flatnonzero((np.diff(teacher) != 0) | (np.diff(seed) != 0)) + 1  # where the next run begins
+    parts = (np.split(values, others) for values in (budget.astype(float), ordered["accuracy"].to_numpy(dtype=float)))
+    return list(zip(teacher[[0, *others]].tolist(), *parts, strict=True))

@@ -11,11 +11,13 @@ file may be deleted at any time. Where it cannot be written, or another reader i
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 from zlib import crc32
+
+from pydantic_core import from_json
 
 from results.claims import Busy, lock
 from results.records import SCHEMA, Machine, Point, RecordError, Totals, Versions, plain, read
@@ -44,13 +46,14 @@ class Cells:
     What it learnt is remembered at the end of `with`.
     """
 
-    BUFFER = 16_000_000  # bytes of new lines that are held before they are written
+    BUFFER = 4_000_000  # bytes of new lines that are held before they are written
 
     def __init__(self, root: Path) -> None:
         self._folder, self._index = root / "cells", root / "index"
-        self._there = frozenset(os.listdir(self._folder)) if self._folder.is_dir() else frozenset()  # noqa: PTH208
+        names = os.listdir(self._folder) if self._folder.is_dir() else []  # noqa: PTH208
+        self._lines: dict[str, _Line | None] = dict.fromkeys(names)
         self._file = _opened(self._index / FILE)
-        self._lines, self._count = _read_lines(self._file)
+        self._count = _read_lines(self._file, self._lines)
         self._totals: dict[str, Totals | None] = {}  # of the cells looked at: None without a whole result
         self._points: tuple[str, list[Point]] = ("", [])  # of the cell that was opened last
         self._stamps: dict[str, bytes] = {}
@@ -69,7 +72,7 @@ class Cells:
 
     def __iter__(self) -> Iterator[str]:
         """The names of those that there are."""
-        return iter(self._there)
+        return iter(self._lines)
 
     def folder(self, name: str) -> Path:
         """Where the cell of that name lies."""
@@ -77,7 +80,7 @@ class Cells:
 
     def state(self, name: str | None, versions: Versions | None, obstacle: str | None = None) -> CellState:
         """The state of the cell of that name, as store.state_of gives it; None for one that has no name yet."""
-        if name is None or name not in self._there:
+        if name is None or name not in self._lines:
             return CellState("cannot run", reason=obstacle) if obstacle else CellState("to do")
         if name not in self._totals:
             self._totals[name] = self._finished(name)
@@ -93,8 +96,8 @@ class Cells:
         opened, points = self._points
         if opened == name:
             return points
-        if self._file and name in self._lines and name not in self._outdated:
-            line = self._lines[name]
+        line = self._lines[name]
+        if self._file and line and name not in self._outdated:
             self._file.seek(line.place)
             with suppress(ValueError):  # someone has cut the file meanwhile
                 known: list[Point] = json.loads(self._file.read(line.size))
@@ -103,16 +106,17 @@ class Cells:
 
     def _finished(self, name: str) -> Totals | None:
         """The totals of a cell whose result is whole, by the index if its files are as they were then."""
-        folder, now, line = f"{self._folder}/{name}", time.time(), self._lines.get(name)
+        folder, now, line = f"{self._folder}/{name}", time.time(), self._lines[name]
         try:
             end, curve = os.stat(f"{folder}/done.json"), os.stat(f"{folder}/curve.json")  # noqa: PTH116 - of thousands
         except OSError:
             self._outdated.add(name)
             return None
         stamp = b"%d %d %d %d" % (end.st_mtime_ns, end.st_size, curve.st_mtime_ns, curve.st_size)
-        self._stamps[name] = stamp
         if line and line.stamp == stamp:
+            self._stamps[name] = line.stamp
             return self._parsed(line)
+        self._stamps[name] = stamp
         self._outdated.add(name)
         try:
             totals = read(self.folder(name) / "done.json", Totals)
@@ -129,7 +133,7 @@ class Cells:
             versions, machine, schema = json.loads(line.shared)
             self._shared[line.shared] = versions, Machine(**machine) if machine else None, schema
         versions, machine, schema = self._shared[line.shared]
-        spent, distinct, rounds, seconds, steps, attempts, charged = json.loads(line.counts.decode())
+        spent, distinct, rounds, seconds, steps, attempts, charged = from_json(line.counts)
         return Totals(spent, distinct, rounds, seconds, versions, machine, steps, attempts, charged, schema)
 
     def _learn(self, line: bytes) -> None:
@@ -141,13 +145,13 @@ class Cells:
     def _remember(self, *, tidy: bool = False) -> None:
         """Add what was learnt to the file. tidy: write that anew where most of it counts no more."""
         self._added += len(self._learnt)
-        counting = sum(name in self._there for name in self._lines.keys() - self._outdated) if tidy else 0
+        counting = sum(line is not None and name not in self._outdated for name, line in self._lines.items())
         tidy = tidy and self._count - counting > OUTDATED * (self._count + self._added)
         if self._learnt or tidy:
             with suppress(OSError, Busy), lock(self._index):  # a folder without locks is an OSError too
                 _append(self._index / FILE, self._learnt)
                 if tidy:
-                    _tidy(self._index / FILE, self._there)
+                    _tidy(self._index / FILE, self._lines)
         self._learnt, self._waiting = [], 0
 
 
@@ -158,16 +162,19 @@ def _opened(path: Path) -> IO[bytes] | None:
         return None
 
 
-def _read_lines(file: IO[bytes] | None) -> tuple[dict[str, _Line], int]:
-    """Name -> the last good line of that name, and how many lines there are of any kind."""
-    lines, count, place = {}, 0, 0
+def _read_lines(file: IO[bytes] | None, found: dict[str, _Line | None]) -> int:
+    """Put the last good line of each name that is a key there already; returns how many lines there are of any kind."""
+    same: dict[bytes, bytes] = {}  # what many cells share, so that it is held once
+    count = place = 0
     for count, line in enumerate(file or (), 1):  # noqa: B007
         place += len(line)
         fields = line.split(b"\t", 5)
         if len(fields) == 6 and fields[0] == _checksum(line[9:]):
-            _, name, stamp, counts, shared, points = fields
-            lines[os.fsdecode(name)] = _Line(stamp, counts, shared, place - len(points), len(points))
-    return lines, count
+            _, encoded, stamp, counts, shared, points = fields
+            if (name := os.fsdecode(encoded)) in found:
+                shared = same.setdefault(shared, shared)
+                found[name] = _Line(stamp, counts, shared, place - len(points), len(points))
+    return count
 
 
 def _written(name: str, stamp: bytes, totals: Totals, points: list[Point]) -> bytes:
@@ -191,14 +198,16 @@ def _append(path: Path, lines: Iterable[bytes]) -> None:
         file.write(b"".join(lines))
 
 
-def _tidy(path: Path, there: Collection[str]) -> None:
+def _tidy(path: Path, there: Iterable[str]) -> None:
     """Write the file anew, with the last good line of each cell that is there."""
     with path.open("rb") as old:
-        lines, _ = _read_lines(old)
-        kept = [(name, line) for name, line in lines.items() if name in there]
+        lines: dict[str, _Line | None] = dict.fromkeys(there)
+        _read_lines(old, lines)
 
         def copy(new: IO[bytes]) -> None:
-            for name, line in kept:
+            for name, line in lines.items():
+                if line is None:
+                    continue
                 old.seek(line.place)
                 rest = b"\t".join((os.fsencode(name), line.stamp, line.counts, line.shared, old.read(line.size)))
                 new.write(b"%s\t%s" % (_checksum(rest), rest))

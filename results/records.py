@@ -5,8 +5,7 @@ one line.
 """
 
 import json
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -17,6 +16,7 @@ from typing import (
 )
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 SCHEMA = 3
@@ -57,7 +57,7 @@ class CellRecord:
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Totals:
     """done.json, and stopped.json of a trial that was given up: what the meter counted over the whole run, the last
     unfinished round included, and what computed it. seconds: of wall time, summed over restarts. steps: updates of the
@@ -147,7 +147,7 @@ class TaskParts:
     scaling: tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A planned run. method: its label in the grid; kind: its name among the methods.
 
@@ -220,7 +220,7 @@ class RunRecord:
 def read(path: Path, kind: type[T]) -> T:
     """The record in a JSON file; RecordError in one line for what is not one that this version can read."""
     try:
-        content = json.loads(path.read_bytes())
+        content = _parsed(path.read_bytes())
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -232,7 +232,7 @@ def read(path: Path, kind: type[T]) -> T:
             raise NewerSchema(f"{told}: a newer bench wrote it")
         raise RecordError(f"{told}: give the command that made it again")
     try:
-        content = _with_configs(content) if kind is RunRecord else content
+        content = _spelled(content) if kind is RunRecord else content
         record: T = _adapter(kind).validate_python(content)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
@@ -242,22 +242,37 @@ def read(path: Path, kind: type[T]) -> T:
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """A record as what JSON can hold; the entries of a run name their configs by number, each of which stands once."""
+    """A record as what JSON can hold; of a run the entries as rows below their columns' names, each config once."""
     if not isinstance(record, RunRecord):
         return asdict(record)
+    columns = [field.name for field in fields(Entry)]
     configs = list(dict.fromkeys(entry.config for entry in record.entries))
     numbers = {config: number for number, config in enumerate(configs)}
-    entries = [{**vars(entry), "config": numbers[entry.config]} for entry in record.entries]
-    return {**asdict(replace(record, entries=[])), "configs": configs, "entries": entries}
+    rows = [[getattr(entry, name) for name in columns] for entry in record.entries]
+    for row in rows:
+        row[columns.index("config")] = numbers[row[columns.index("config")]]
+    return {**asdict(replace(record, entries=[])), "configs": configs, "columns": columns, "entries": rows}
 
 
-def _with_configs(content: Any) -> Any:
-    """The content of a run with its configs in the place of their numbers; earlier versions wrote them there."""
-    with suppress(AttributeError, KeyError, TypeError):  # which is told with what else is wrong
-        configs = dict(enumerate(content.pop("configs", [])))
-        for entry in content["entries"] if configs else []:
-            entry["config"] = configs.get(entry["config"], entry["config"])
-    return content
+def _parsed(text: bytes) -> Any:
+    try:
+        return from_json(text)  # which makes equal strings one, of which a large run has millions
+    except ValueError:
+        return json.loads(text)  # which takes names of files that are no Unicode
+
+
+def _spelled(content: Any) -> Any:
+    """The content of a run with its entries as they come, each with its config; earlier versions wrote them so."""
+    if not isinstance(content, dict) or not isinstance(content.get("columns"), list):
+        return content
+    configs = dict(enumerate(content.pop("configs", None) or ()))
+    columns, rows = content.pop("columns"), content.get("entries")
+    entries = (dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in rows or ())
+    return {**content, "entries": (_with_config(entry, configs) for entry in entries)}
+
+
+def _with_config(entry: Any, configs: dict[int, Any]) -> Any:
+    return {**entry, "config": configs.get(entry.get("config", -1))} if isinstance(entry, dict) else entry
 
 
 @cache

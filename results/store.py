@@ -30,7 +30,7 @@ from results import claims
 from results.records import Failure, Point, RecordError, State, Totals, Versions, read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CellState:
     """What the disk says of a cell. totals: where it is done, stale or stopped. reason: why, where it is not done."""
 

@@ -66,7 +66,7 @@ class Judge:
 
     def __init__(self, tasks: set[str], root: Path, device: str) -> None:
         self._root, self._device = root, device
-        self._done, self.sizes = _measured(tasks, root, device)
+        self._done, self.sizes = _measured(tasks, root, device) if tasks else (defaultdict(list), [])
         self._calibrated: dict[Key, Calibration | None] = {}
 
     def seconds(self, run: Planned, queries: int | None = None) -> float:
@@ -124,7 +124,7 @@ def _measured(tasks: set[str], root: Path, device: str) -> tuple[dict[Key, list[
     prefixes = tuple(f"{task}." for task in tasks)
     sizes: list[int] = []
     with Cells(root) as cells:
-        for name in cells if tasks else ():
+        for name in cells:
             if not name.startswith(prefixes):
                 continue
             state, folder = cells.state(name, None), root / "cells" / name

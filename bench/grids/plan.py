@@ -185,6 +185,7 @@ class _Look:
         self._cells = cells
         self._obstacles: dict[tuple[str, str, str], str | None] = {}
         self._teachers: dict[tuple[str, int], TeacherRecord | None] = {}
+        self._refusals: dict[tuple[str, str, str], str | None] = {}
         self._reveals: dict[str, str] = {}
         self._versions: dict[str, Versions] = {}
 
@@ -221,7 +222,10 @@ class _Look:
             reason = obstacle(task_of(run.task), self._data_folder, self._gpu) or _lacks_images(run)
             lacking = (sources.missing(name, self._data_folder) for name in _other_images(run))
             self._obstacles[key] = reason or next((why for why in lacking if why), None)
-        return self._obstacles[key] or self._refusal(run)
+        terms = (run.task, run.budget.answers, run.budget.inputs)
+        if terms not in self._refusals:
+            self._refusals[terms] = self._refusal(run)
+        return self._obstacles[key] or self._refusals[terms]
 
     def _refusal(self, run: Planned) -> str | None:
         """Why the task's black box cannot be asked under such terms, if it cannot."""

@@ -128,9 +128,10 @@ def _moved(old: Path, new: Path, path: Path) -> Path:
 
 def _frames(run: Path, versions: Mapping[str, Versions] | None) -> _Frames:
     with States(run, versions) as states:
-        record = states.record
         points, cells = curves.points_of(states), curves.cells_of(states)
-    teachers, roles = curves.teacher_accuracies(record), record.roles
+        record = replace(states.record, entries=[])  # which are in the frames
+        teachers, roles = curves.teacher_accuracies(record), states.record.roles
+    del states
     compared = list(aggregate.comparisons(points, teachers, record.tasks, roles))
     return _Frames(
         record,
