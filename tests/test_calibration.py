@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import CPU, QUICK, bench, digits_cell
 
 from bench.boxes.described import Attached, Endpoint, attach
-from bench.cells import rehearsal
 from bench.cells.cell import canonical_config
+from bench.cells.counting import Counted
 from bench.cells.rehearsal import Rehearsed, rehearse
 from bench.cells.run import run_cell
 from bench.grids.calibration import Calibration, calibrate, key_of, known, points_of
@@ -92,7 +92,7 @@ def test_a_rehearsal_ends_when_its_time_is_over_and_says_so(tmp_path: Path) -> N
 def test_chance_is_worked_out_and_only_numbers_stand_in_for_others() -> None:
     weights = torch.rand(300, 300, requires_grad=True)
     images = torch.rand(300, 300)
-    with rehearsal._Counted(CPU, time.process_time, 60.0) as counted:
+    with Counted(CPU, time.process_time, 60.0) as counted:
         drawn = {torch.rand(()).item() for _ in range(10)}
         results = [images @ weights for _ in range(10)]
         results[-1].sum().backward()
