@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import linregress
 
 from bench.boxes.described import box_of
 from bench.cells.code import versions_of
 from bench.cells.counting import clock_of
 from bench.cells.rehearsal import ROUNDS, Rehearsed, rehearse
-from bench.grids.growth import Points, polynomial
+from bench.grids.growth import Points
 from bench.grids.plan import Planned
 from bench.tasks.data import sources
 from bench.tasks.table import task_of
@@ -31,6 +33,7 @@ from results.store import digest, write_json
 STEP = 4  # a rehearsal's budget in those of the one before
 DOWN = 16  # how many times smaller the next one is, if one found no end
 LEAST = 20  # queries of a rehearsal
+SURE = 5.0  # standard errors
 COUNTED = 6.4  # bytes that the meter keeps of each query
 
 
@@ -171,10 +174,18 @@ def points_of(played: Sequence[Rehearsed], *, on_the_way: bool) -> tuple[list[tu
 def _along(rounds: Points, queries: int) -> float:
     """The time until so many queries are spent, by the rounds before; the first, which warms up, is left out.
 
-    A square counts, however small it still is among them, for later it will be all; fewer rounds cannot tell it from
-    the noise of the clock."""
-    (spent, seconds), enough = rounds[-1], len(rounds) >= ROUNDS
-    return max(polynomial(rounds[1:], slack=0.0)(queries) if enough else 0.0, seconds * queries / spent)
+    What a query takes may grow with those before it, as where each round goes over all earlier images. That counts,
+    however little it is yet, where the rounds agree on it by more than their noise.
+    """
+    spent, seconds = np.array([pair for pair in rounds[1:] if pair[0] < rounds[-1][0]] + [rounds[-1]], dtype=float).T
+    rates, at = np.diff(seconds) / np.diff(spent), (spent[1:] + spent[:-1]) / 2
+    growth = 0.0
+    if len(rates) >= ROUNDS - 2:
+        line = linregress(at, rates)
+        growth = line.slope if line.slope > SURE * line.stderr else 0.0
+    later = slice(len(rates) // 2, None)
+    rate, rest = np.median(rates[later]) + growth * (spent[-1] - np.median(at[later])), queries - spent[-1]
+    return float(seconds[-1] + rate * rest + growth * rest**2 / 2)
 
 
 def _tail(one: Rehearsed) -> Callable[[int], float]:
