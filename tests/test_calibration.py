@@ -4,7 +4,9 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 from support import CPU, QUICK, bench, digits_cell
 
 from bench.boxes.described import Attached, Endpoint, attach
-from bench.cells import rehearsal
 from bench.cells.cell import canonical_config
+from bench.cells.counting import Counted
 from bench.cells.rehearsal import Rehearsed, rehearse
 from bench.cells.run import run_cell
 from bench.grids.calibration import Calibration, calibrate, key_of, known, points_of
@@ -92,7 +94,7 @@ def test_a_rehearsal_ends_when_its_time_is_over_and_says_so(tmp_path: Path) -> N
 def test_chance_is_worked_out_and_only_numbers_stand_in_for_others() -> None:
     weights = torch.rand(300, 300, requires_grad=True)
     images = torch.rand(300, 300)
-    with rehearsal._Counted(CPU, time.process_time, 60.0) as counted:
+    with Counted(CPU, time.process_time, 60.0) as counted:
         drawn = {torch.rand(()).item() for _ in range(10)}
         results = [images @ weights for _ in range(10)]
         results[-1].sum().backward()
@@ -145,6 +147,21 @@ def test_rounds_tell_of_later_ones_and_a_smaller_run_of_what_follows_the_last_qu
     assert ended
     assert queries == 1000
     assert seconds == pytest.approx(100 + 2 * 20 + 2)  # rounds; two passes over twenty times as much; the exam
+
+
+def said_at(queries: int, seconds: "np.ndarray[Any, Any]") -> float:
+    """What ten rounds of 100 queries each, which ended at those seconds, tell of so many queries."""
+    rounds = [(100 * k, float(end)) for k, end in enumerate(seconds, start=1)]
+    ((_, said),), _ = points_of([Rehearsed(queries, rounds[-1][1], rounds, False, [])], on_the_way=False)
+    return said
+
+
+def test_rounds_that_grow_are_told_from_rounds_whose_clock_is_noisy() -> None:
+    growing = np.cumsum(10 + 0.1 * np.arange(10))  # a percent of the first more each round
+    assert said_at(100_000, growing) == pytest.approx(60_000, rel=0.02)
+    noise = np.random.default_rng(0).uniform(0.8, 1.25, (300, 10))
+    noisy = [said_at(100_000, np.cumsum(10 * factors)) for factors in noise]
+    assert np.mean([7_000 < said < 14_000 for said in noisy]) > 0.98
 
 
 def test_the_plan_is_calibrated_by_one_command_and_fits_a_hundred_columns(

@@ -132,6 +132,18 @@ def test_a_file_may_stand_for_a_part_of_another_grid() -> None:
     assert planned(part) == in_whole
 
 
+def test_a_part_may_have_seeds_of_its_own_and_leave_out_more() -> None:
+    _, part = grids.load("paper-lite")
+    runs = planned(part)
+    assert {run.seed for run in runs} == {0, 1, 2}
+    assert {n for run in runs for n in run.budgets} == {5_000, 25_000}
+    qedg = {(run.task, n) for run in runs if run.label == "qedg" for n in run.budgets}
+    assert ("cifar10-cnn3", 25_000) in qedg
+    assert ("cifar10-resnet34-resnet18", 5_000) in qedg
+    assert ("cifar10-resnet34-resnet18", 25_000) not in qedg
+    assert not any(run.budget.queries > 1_000_000 or run.label == "dfms-reduced" for run in runs)
+
+
 def test_filters_select_exactly_what_they_name() -> None:
     _, paper = grids.load("paper")
     filters = {"task": ["mnist*"], "budget": ["5k,25k"], "method": ["ideal,noise*"], "seed": ["0"]}
@@ -218,6 +230,8 @@ seeds: 1
         (GOOD, "description: a part\nof: papper\nfilters: {}", "unknown grid 'papper'; did you mean paper"),
         (GOOD, "description: a part\nof: digits\nfilters: {tasks: [a]}", "filters.tasks"),
         (GOOD, "description: a part\nof: digits\ntasks: [mnist-lenett]", "unknown task 'mnist-lenett'; did you mean"),
+        (GOOD, "description: a part\nof: digits\nseeds: 0", "seeds 0: wanted how many"),
+        (GOOD, "description: a part\nof: digits\nexclude: [{methods: a}]", "unknown axis to exclude by 'methods'"),
         (GOOD, "description: a part\nof: digits\nbudgets: [0]", "budget 0: wanted a whole number"),
         ("seeds: 1", "seeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
         ("seeds: 1", "seeds: 1000000000", "seeds 1000000000: wanted those below 1,000"),

@@ -9,7 +9,7 @@ import typer
 from bench.cli.options import Foreign, Machine, Selection
 
 CALIBRATE_HELP = "First rehearse a few rounds of each method and task here, to judge the time by."
-PATIENCE = 4.0
+PATIENCE = 3.0
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,16 +11,18 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import linregress
 
 from bench.boxes.described import box_of
 from bench.cells.code import versions_of
-from bench.cells.rehearsal import Rehearsed, clock_of, rehearse
-from bench.grids.growth import Points, polynomial
+from bench.cells.counting import clock_of
+from bench.cells.rehearsal import ROUNDS, Rehearsed, rehearse
+from bench.grids.growth import Points
 from bench.grids.plan import Planned
 from bench.tasks.data import sources
 from bench.tasks.table import task_of
@@ -31,6 +33,7 @@ from results.store import digest, write_json
 STEP = 4  # a rehearsal's budget in those of the one before
 DOWN = 16  # how many times smaller the next one is, if one found no end
 LEAST = 20  # queries of a rehearsal
+SURE = 5.0  # standard errors
 COUNTED = 6.4  # bytes that the meter keeps of each query
 
 
@@ -105,7 +108,7 @@ def calibrate(
     stage = _Rehearsals(run, root, device, patience)
     if run.protocol == "anytime":
         stage.play(budgets[-1])
-    if not any(map(tells, stage.played)):
+    if not any(one.tells for one in stage.played):
         stage.climb(budgets[0], budgets[-1])
     played = stage.played
     points, ended = points_of(played, on_the_way=run.protocol == "anytime")
@@ -130,7 +133,7 @@ class _Rehearsals:
         one = None
         if queries < self._counting_from:
             one = rehearse(*terms, *self._places, self._patience, counting=False)
-        if one is None or not tells(one):
+        if one is None or not one.tells:
             self._counting_from = queries
             one = rehearse(*terms, *self._places, self._patience, counting=True)
         self.played.append(one)
@@ -142,24 +145,13 @@ class _Rehearsals:
         one = self.play(least)
         while not one.whole and one.queries > LEAST:
             one = self.play(max(LEAST, one.queries // DOWN))
-        if any(map(asks_on, self.played)):
+        if any(one.asks_on for one in self.played):
             if most > least:
                 self.play(most)
             return
         begun = self._clock()
         while one.whole and one.queries < most and self._clock() - begun < 2 * self._patience:
             one = self.play(min(most, one.queries * STEP))
-
-
-def tells(one: Rehearsed) -> bool:
-    """Whether it says what its budget takes."""
-    return one.whole or asks_on(one)
-
-
-def asks_on(one: Rehearsed) -> bool:
-    """Whether the method asks in each of its rounds, so that a few of them tell of the others."""
-    spent = [queries for queries, _ in one.rounds]
-    return len(spent) > 2 and all(later > earlier for earlier, later in pairwise(spent[:-1]))
 
 
 def points_of(played: Sequence[Rehearsed], *, on_the_way: bool) -> tuple[list[tuple[float, float]], bool]:
@@ -170,7 +162,7 @@ def points_of(played: Sequence[Rehearsed], *, on_the_way: bool) -> tuple[list[tu
     tail = _tail(whole[-1]) if whole else lambda _: 0.0
     points = [(float(one.queries), one.seconds) for one in whole]
     for one in played:
-        if not one.whole and asks_on(one):
+        if not one.whole and one.asks_on:
             points.append((float(one.queries), _along(one.rounds, one.queries) + tail(one.queries)))
         if on_the_way:
             points += [(float(spent), seconds) for spent, seconds in one.rounds[1 :: 1 + len(one.rounds) // 10]]
@@ -182,9 +174,18 @@ def points_of(played: Sequence[Rehearsed], *, on_the_way: bool) -> tuple[list[tu
 def _along(rounds: Points, queries: int) -> float:
     """The time until so many queries are spent, by the rounds before; the first, which warms up, is left out.
 
-    A square counts, however small it still is among them: later it will be all."""
-    spent, seconds = rounds[-1]
-    return max(polynomial(rounds[1:], slack=0.0)(queries), seconds * queries / spent)
+    What a query takes may grow with those before it, as where each round goes over all earlier images. That counts,
+    however little it is yet, where the rounds agree on it by more than their noise.
+    """
+    spent, seconds = np.array([pair for pair in rounds[1:] if pair[0] < rounds[-1][0]] + [rounds[-1]], dtype=float).T
+    rates, at = np.diff(seconds) / np.diff(spent), (spent[1:] + spent[:-1]) / 2
+    growth = 0.0
+    if len(rates) >= ROUNDS - 2:
+        line = linregress(at, rates)
+        growth = line.slope if line.slope > SURE * line.stderr else 0.0
+    later = slice(len(rates) // 2, None)
+    rate, rest = np.median(rates[later]) + growth * (spent[-1] - np.median(at[later])), queries - spent[-1]
+    return float(seconds[-1] + rate * rest + growth * rest**2 / 2)
 
 
 def _tail(one: Rehearsed) -> Callable[[int], float]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-SLACK = 0.15  # what the clock and a least number of steps make of a line
+SLACK = 0.15  # of a time: how far the clock and a least number of steps may be from a line
 Points = Sequence[tuple[float, float]]  # (queries, seconds)
 
 
@@ -31,18 +31,17 @@ def seconds_at(measured: Points, queries: float, calibrated: Points = ()) -> flo
     return float(seconds[-1] * max(queries / budgets[-1], grown(queries) / grown(budgets[-1])))
 
 
-def polynomial(points: Points, slack: float = SLACK) -> Callable[[float], float]:
+def polynomial(points: Points) -> Callable[[float], float]:
     """a + b q + c q^2 near the points, of which none is negative: what is paid once, for each query, and for each query
-    again and again, as where every round goes over all earlier images. Through one point: what is paid for each query.
-
-    slack: how far from a point, in shares of it, a line may lie that does without the square.
+    again and again, as where every round goes over all earlier images. Without the square, if that is near enough.
+    Through one point: what is paid for each query.
     """
     x, y = np.array(points, dtype=float).T
     scale = x.max()
     for powers in ([0, 1], [0, 1, 2]) if len(set(x)) > 1 else ([1],):
         shares = np.stack([(x / scale) ** power / y for power in powers], axis=1)
         parts, _ = nnls(shares, np.ones(len(x)))
-        if np.abs(shares @ parts - 1).max() <= slack:
+        if np.abs(shares @ parts - 1).max() <= SLACK:
             break
     return lambda queries: float(sum(part * (queries / scale) ** k for part, k in zip(parts, powers, strict=True)))
 
