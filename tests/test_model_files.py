@@ -460,7 +460,7 @@ def test_a_teacher_that_fails_at_its_examination_ends_the_command_with_2_and_lea
     (line,) = capsys.readouterr().err.splitlines()
     assert "answers 4 images with (4, 7) of torch.float32: wanted scores of 10 classes" in line
     left = sorted(path.name for path in tmp_path.glob("runs/**/*") if path.is_file())
-    assert left == ["claim.1", "lock"]
+    assert left == ["claim.1", "lock", "run.json"]
 
 
 # What a model is known by.

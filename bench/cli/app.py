@@ -46,8 +46,8 @@ app.command("list")(lists.list_)
 def main() -> None:
     """Exit codes: 0 all that was asked for is done, 1 some of it has no result, 2 bad input, 3 a fault of the harness,
     130 interrupted."""
-    # A plan or a report of a large grid makes millions of objects, in no cycles: they are not looked through after every
-    # 700 of them, nor once more at the end.
+    # A plan or a report of a large grid makes millions of objects, in no cycles: they are not looked through after
+    # every 700 of them, nor once more at the end.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     for number in (signal.SIGTERM, signal.SIGHUP):
