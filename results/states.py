@@ -9,16 +9,17 @@ from results.store import CellState
 
 
 class States:
-    """One look at a run: the record of what was planned, and the cells, those beside its folder if none are given.
+    """One look at a run: the record of what was planned, and the cells under `root`, which is where the run lies if it
+    is not given.
 
     versions: kind -> the result versions of the code that is asked about; of a kind that is not there, those of the
     code that planned the run. What was learnt of the cells is remembered at the end of `with`.
     """
 
-    def __init__(self, run: Path, versions: Mapping[str, Versions] | None = None, cells: Cells | None = None) -> None:
+    def __init__(self, run: Path, versions: Mapping[str, Versions] | None = None, root: Path | None = None) -> None:
         self.record = read(run / "run.json", RunRecord)
         self.versions = {**self.record.versions, **(versions or {})}
-        self.cells = cells or Cells(run.parent)
+        self.cells = Cells(root or run.parent)
 
     def __enter__(self) -> "States":
         return self

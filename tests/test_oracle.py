@@ -1,5 +1,6 @@
 """The meter: never more than the budget, never an image uncounted, and no way round it."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -248,7 +249,7 @@ def test_a_count_carried_over_a_restart_goes_on_as_if_there_had_been_none(
     unbroken, resumed = (make_oracle(Spy(), 200, shape=PIXEL, classes=2) for _ in range(2))
     for batch in before:
         unbroken(pixels(*(level / 7 for level in batch)))
-    resumed.load_state_dict(unbroken.state_dict())
+    resumed.load_state_dict(copy.deepcopy(unbroken.state_dict()))  # which it takes over, as it is in a file
     for batch in after:
         unbroken(pixels(*(level / 7 for level in batch)))
         resumed(pixels(*(level / 7 for level in batch)))

@@ -173,7 +173,7 @@ def test_a_grid_on_a_ray_of_this_machine_has_the_curves_of_the_local_executor(ho
     assert len(curves(home / "runs")) == 6
     assert set(Counter(line.split()[1] for line in told.splitlines() if " s)" in line).values()) == {1}
     assert "ray" not in told.casefold().replace("array", "")
-    assert {path.name for path in (home / "runs").iterdir()} == {"cells", "teachers", "g"}
+    assert {path.name for path in (home / "runs").iterdir()} == {"cells", "index", "teachers", "g"}
 
 
 def test_jobs_that_raise_die_say_nothing_or_are_busy_end_as_on_this_machine(

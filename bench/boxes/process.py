@@ -193,7 +193,7 @@ def _load(needed: Sequence[Folder | Attached]) -> None:
     """Make the task known that these make: its images and its black box, not its student."""
     for item in needed:
         if isinstance(item, Folder):
-            image_folder.register(item)
+            image_folder.register(item, anew=False)
         elif item.box:
             attach(replace(item, student=""))
 

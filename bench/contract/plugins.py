@@ -41,7 +41,7 @@ def load(given: Outside = ()) -> list[str]:
             remarks.append(f"{error}; it is left out")
     for item in given:
         if isinstance(item, Folder):
-            image_folder.register(item)
+            image_folder.register(item, anew=False)
         elif isinstance(item, Attached):
             attach(item)
         else:

@@ -67,7 +67,7 @@ class Mirror:
 
     def sync(self) -> int:
         """Add every cell that came to an end and every curve, as they are now; returns how many cells were added."""
-        with States(self._run, self._versions, Cells(self._root)) as states, guarded():
+        with States(self._run, self._versions, self._root) as states, guarded():
             self._hold()
             ended = list(ended_cells(states.record.entries, states.cells, states.versions))
             seen = _seen(self._run, ended, states.cells)

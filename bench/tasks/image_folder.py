@@ -73,14 +73,17 @@ def split(tasks: Iterable[str]) -> tuple[list[Folder], list[str]]:
     return folders, [text for text in given if not text.startswith((PREFIX, UNLABELLED))]
 
 
-def register(folder: Folder) -> str:
-    """Put the folder into SOURCES and TASKS; returns the task's name. UsageError for what is none."""
+def register(folder: Folder, *, anew: bool = True) -> str:
+    """Put the folder into SOURCES and TASKS; returns the task's name. UsageError for what is none.
+
+    anew: look through its files again, though this process has done so before.
+    """
     if folder.unlabelled:
-        return _register_unlabelled(folder)
+        return _register_unlabelled(folder, anew)
     root = folder.root
     try:
         test = _test_part(root)
-        key = cache.remembered(root, ("train", test))
+        key = cache.remembered(root, ("train", test), anew=anew)
         found = cache.kept(f"survey-{digest(ascii(root))[:12]}", key, lambda: _survey(root, test))
     except (OSError, ValueError) as error:
         raise UsageError(f"image folder {root}: {error}") from error
@@ -92,14 +95,14 @@ def register(folder: Folder) -> str:
     return task
 
 
-def _register_unlabelled(folder: Folder) -> str:
+def _register_unlabelled(folder: Folder, anew: bool) -> str:
     if folder.shape is None:
         raise UsageError(
             f"images {folder.root} have no labels: wanted a black box to answer them, --teacher or --blackbox with a "
             "YAML that gives shape and classes"
         )
     files = _unlabelled(folder.root)
-    content = _content(folder.root, tuple(files), cache.remembered(folder.root, (".",)))
+    content = _content(folder.root, tuple(files), cache.remembered(folder.root, (".",), anew=anew))
     (channels, side, _), mode = folder.shape, "RGB" if folder.shape[0] == 3 else "L"
 
     def read(where: Path, tell: readers.Tell) -> tuple[readers.Part, readers.Part]:  # noqa: ARG001 - it has the files
