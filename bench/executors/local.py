@@ -104,7 +104,7 @@ class _Executor:
             ready = wait(self._workers.keys() - set(self._idle), timeout=1.0)
             for connection in ready:
                 assert isinstance(connection, Connection)
-                yield self._queue.take(self._heard(connection))
+                yield from self._queue.take(self._heard(connection))
             self._end_the_silent()
             if not ready:
                 yield None

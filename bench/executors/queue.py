@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from bench.executors.jobs import Event, Job, More
 
@@ -32,16 +32,16 @@ class Queue:
         """It was not begun, and is the next one."""
         self._waiting.appendleft(job)
 
-    def take(self, event: Event) -> Event:
-        """Take in how a job ended for now, and return the event."""
+    def take(self, event: Event) -> Iterator[Event]:
+        """Take in how a job ended for now. Gives the event on first, for what it makes possible may be an error."""
         self._busy.pop(event.job.key, None)
         if event.kind in {"busy", "again"}:
             self._waiting.append(event.job)
         if event.kind == "busy":
             self._busy[event.job.key] = time.monotonic() + BUSY
+        yield event
         if event.kind in {"done", "failed"}:
             self._waiting.extendleft(reversed(list(self._more(event))))
-        return event
 
     def killed(self, job: Job, reason: str, attempts: int = ATTEMPTS, by: str = "") -> Event:
         """What becomes of a job whose process is gone: it is tried so often in all, for each that may be at fault."""

@@ -253,7 +253,7 @@ class _Executor:
                     sent.held.enter_context(lock(job.away.fills))
             except Busy:
                 yield Event(job, "started")
-                yield self._queue.take(Event(job, "busy"))
+                yield from self._queue.take(Event(job, "busy"))
                 return
             brought = luggage.packed(job.away.reads, self._cluster.out, self._content)
             if job.away.fills:
@@ -296,7 +296,7 @@ class _Executor:
                 return
         if sent.heard is None:
             yield Event(job, "started")
-        yield event if at_the_end else self._queue.take(event)
+        yield from [event] if at_the_end else self._queue.take(event)
 
     def _heard(self, reference: Any, sent: _Sent) -> Event | None:
         job = sent.job
