@@ -9,6 +9,7 @@ finds done; and gives the commands one after another. A folder that is named is 
 
 import json
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -46,13 +47,18 @@ GRID = {
 }
 PER_SEED = 18 * 2 * (8 * 5 + 1)  # ideal is anytime: one cell for all budgets
 TEACHERS = 3
-# In a process of its own: the most memory of a child is never told as less than that of whoever started it.
-MEASURE = """
-import resource, subprocess, sys
-ended = subprocess.run(sys.argv[1:])
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-sys.exit(ended.returncode)
+# The most memory is asked for before the process ends: torch's destructors touch another 120 MiB of its code.
+MEASURED = """
+import atexit, resource, sys
+from pathlib import Path
+from bench.cli.app import main
+
+def tell():
+    (most,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    print(int(most) / 1024)
+
+atexit.register(tell)
+main()
 """
 COMMANDS = {  # what is shown -> the command, and whether it finds the index of earlier ones
     "plan, first": ("plan --grid {grid}", False),
@@ -73,7 +79,7 @@ def main(cells: int, root: Path) -> None:
         if not indexed:
             shutil.rmtree(root / "index", ignore_errors=True)
         words = [*text.format(grid=grid).split(), "--out", str(root)]
-        seconds, wall, memory = measured([sys.executable, "-m", "bench", *words], root / "told.txt")
+        seconds, wall, memory = measured(words, root / "told.txt")
         print(f"{name:20} {seconds:8.1f} {wall:8.1f} {memory:11,.0f}", flush=True)
 
 
@@ -90,7 +96,7 @@ def make(root: Path, file: Path, seeds: int) -> None:
         finish(root / "cells" / run.cell.name(), run.cell, run, draw)
     file.write_text(yaml.safe_dump(content))
     words = ["run", "--grid", str(file), "--out", str(root), "--mlflow", "off", "--device", "cpu", "--jobs", "1"]
-    measured([sys.executable, "-m", "bench", *words], root / "told.txt")
+    measured(words, root / "told.txt")
     print(f"{len(runs):,} cells made in {time.process_time() - begun:,.0f} s")
 
 
@@ -130,14 +136,14 @@ def curve(cell: Cell, run: Planned, draw: random.Random) -> Iterator[Point]:
 
 def measured(words: list[str], told: Path) -> tuple[float, float, float]:
     """Seconds of CPU and of wall time of a command, and its most memory in MiB; its output goes into a file."""
-    begun = time.monotonic()
+    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with told.open("w") as file:
-        ended = subprocess.run([sys.executable, "-c", MEASURE, *words], stdout=file, stderr=subprocess.STDOUT)
-    *_, last = told.read_text().splitlines()
+        ended = subprocess.run([sys.executable, "-c", MEASURED, *words], stdout=file, stderr=subprocess.STDOUT)
     if ended.returncode:
-        raise SystemExit(f"{' '.join(words)}: {told.read_text()}")
-    seconds, memory = map(float, last.split())
-    return seconds, time.monotonic() - begun, memory
+        raise SystemExit(f"bench {' '.join(words)}: {told.read_text()}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, time.monotonic() - begun, float(told.read_text().split()[-1])
 
 
 if __name__ == "__main__":
