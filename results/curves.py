@@ -196,11 +196,9 @@ class _Numbers:
         self._rows += 1
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
-        missing = {name: self._rows - len(column) for name, column in self._columns.items()}
-        return {
-            name: np.concatenate([np.asarray(column), np.full(missing[name], np.nan)])
-            for name, column in self._columns.items()
-        }
+        for column in self._columns.values():
+            column.extend([math.nan] * (self._rows - len(column)))
+        return {name: np.asarray(column) for name, column in self._columns.items()}
 
 
 def _points(curve: list[Point], entry: Entry) -> Iterator[dict[str, float | None]]:

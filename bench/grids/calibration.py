@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used
 import torch
-from scipy.stats import linregress
 
 from bench.boxes.described import box_of
 from bench.cells.code import versions_of
@@ -181,7 +181,7 @@ def _along(rounds: Points, queries: int) -> float:
     rates, at = np.diff(seconds) / np.diff(spent), (spent[1:] + spent[:-1]) / 2
     growth = 0.0
     if len(rates) >= ROUNDS - 2:
-        line = linregress(at, rates)
+        line = scipy.stats.linregress(at, rates)
         growth = line.slope if line.slope > SURE * line.stderr else 0.0
     later = slice(len(rates) // 2, None)
     rate, rest = np.median(rates[later]) + growth * (spent[-1] - np.median(at[later])), queries - spent[-1]

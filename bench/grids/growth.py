@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 SLACK = 0.15  # of a time: how far the clock and a least number of steps may be from a line
 Points = Sequence[tuple[float, float]]  # (queries, seconds)
@@ -40,7 +40,7 @@ def polynomial(points: Points) -> Callable[[float], float]:
     scale = x.max()
     for powers in ([0, 1], [0, 1, 2]) if len(set(x)) > 1 else ([1],):
         shares = np.stack([(x / scale) ** power / y for power in powers], axis=1)
-        parts, _ = nnls(shares, np.ones(len(x)))
+        parts, _ = scipy.optimize.nnls(shares, np.ones(len(x)))
         if np.abs(shares @ parts - 1).max() <= SLACK:
             break
     return lambda queries: float(sum(part * (queries / scale) ** k for part, k in zip(parts, powers, strict=True)))
