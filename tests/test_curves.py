@@ -1,7 +1,7 @@
 """The frames of a run: every planned run is a row, every point is what the files say, every mean says its n."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from reporting import ENTRY, MACHINE, VERSIONS, finish_with, plan
 from reporting import point as made_up
 
 from results import curves
-from results.records import CONTROL, RANKED, REFERENCE, Entry, Point, RunRecord, Versions, read
+from results.records import CONTROL, RANKED, REFERENCE, Entry, Point, RecordError, RunRecord, Versions, read
 from results.report.report import write_frame
-from results.store import write_json
+from results.store import read_json, write_json
 
 TASK, TEACHER = "digits-lenet", 0.9
 ROLES = {"ideal": RANKED, "dfme": RANKED, "noise": CONTROL, "real": REFERENCE}
@@ -412,3 +412,22 @@ def test_what_is_counted_is_a_whole_number_to_the_last_digit_in_frames_and_in_cs
             assert read_back[column].astype(object).where(read_back[column].notna(), None).tolist() == told
     assert frames["cells"]["spent"].dropna().tolist() == spent
     assert frames["points"]["queries"].tolist() == spent
+
+
+def test_the_record_of_a_run_has_each_config_once_and_one_with_a_config_in_each_entry_is_read_as_well(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path, entry("a"), entry("b", seed=1), entry("c", config='{"x":2}'), entry(None))
+    record, kept = read(run / "run.json", RunRecord), read_json(run / "run.json")
+    assert kept["configs"] == ["{}", '{"x":2}']
+    assert [row[kept["columns"].index("config")] for row in kept["entries"]] == [0, 0, 1, 0]
+    write_json(run / "run.json", asdict(record))  # as earlier versions did
+    assert read(run / "run.json", RunRecord) == record
+
+
+@pytest.mark.parametrize("spoilt", [{"configs": []}, {"configs": None}, {"columns": ["task"]}, {"entries": [7]}])
+def test_a_record_of_a_run_that_does_not_fit_together_is_told(tmp_path: Path, spoilt: dict[str, Any]) -> None:
+    run = write_run(tmp_path, entry("a"))
+    write_json(run / "run.json", {**read_json(run / "run.json"), **spoilt})
+    with pytest.raises(RecordError, match=r"run.json is no record of a run: entries.0"):
+        read(run / "run.json", RunRecord)
