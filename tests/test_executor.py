@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bench.executors import queue
 from bench.executors.jobs import Event, Job
-from bench.executors.local import Slot, execute, slots
+from bench.executors.local import Slot, _Ending, execute, slots
 from bench.provenance import precision
 from results.claims import Busy
 
@@ -49,6 +49,15 @@ def sleep(path: Path, *_: object) -> None:
 
 
 def say_nothing(*_: object) -> None:
+    time.sleep(60)
+
+
+def be_told_in_the_last_moment() -> None:
+    """The life of a process that is told to end after the last report of a job that saves."""
+    ending = _Ending()
+    ending.begin(Job("job", say_nothing, (), saves=True))
+    os.kill(os.getpid(), signal.SIGTERM)
+    ending.begin(None)
     time.sleep(60)
 
 
@@ -256,3 +265,13 @@ def test_a_process_does_one_job_after_another_unless_the_first_left_something_be
     ]
     assert [event.kind for event in execute(work, slots(1, [], 1)) if event and event.kind != "started"] == ["done"] * 2
     assert ((tmp_path / "first").read_text() == (tmp_path / "second").read_text()) == same
+
+
+def test_a_process_that_is_told_to_end_in_the_last_moment_of_a_job_ends_and_does_not_wait_for_another() -> None:
+    process = multiprocessing.get_context("forkserver").Process(target=be_told_in_the_last_moment)
+    process.start()
+    process.join(30)
+    try:
+        assert process.exitcode == -signal.SIGTERM
+    finally:
+        process.kill()

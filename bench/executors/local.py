@@ -257,6 +257,8 @@ class _Ending:
         self._saves = job is not None and job.saves
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, (lambda *_: self.told.set()) if self._saves else signal.SIG_DFL)
+        if job is None and self.told.is_set():  # in the last moment of a job, which did not hear of it any more
+            signal.raise_signal(signal.SIGTERM)
 
     def _watch(self) -> None:
         parent = multiprocessing.parent_process()

@@ -23,7 +23,7 @@ import yaml
 
 from bench.boxes import teachers
 from bench.cells.cell import Cell
-from bench.cells.code import versions_of
+from bench.cells.code import Versions, versions_of
 from bench.cells.curve import marks
 from bench.grids.definition import parse
 from bench.grids.plan import Planned, plan, runs_of
@@ -101,24 +101,28 @@ def make(root: Path, file: Path, seeds: int) -> None:
 
 
 def finish(folder: Path, cell: Cell, run: Planned, draw: random.Random) -> None:
-    """The files of a cell that is done."""
+    """The files of a cell that was never run."""
     folder.mkdir(parents=True)
-    points = list(curve(cell, run, draw))
-    versions, last = versions_of(cell.method), points[-1]
-    here = machine(torch.device("cpu"))
-    totals = Totals(last["spent"], last["distinct"], 7, draw.uniform(1, 60), versions, here, last["steps"])
+    points = list(curve(run.protocol, run.label, cell.budget.queries, draw))
+    leave(folder, cell, points, versions_of(cell.method), draw.uniform(1, 60))
+    (folder / "lock").touch()
+
+
+def leave(folder: Path, cell: Cell, points: list[Point], versions: Versions, seconds: float) -> None:
+    """What run_cell leaves of a cell that is done."""
+    last, here = points[-1], machine(torch.device("cpu"))
+    totals = Totals(last["spent"], last["distinct"], 7, seconds, versions, here, last["steps"])
     written = {"cell": plain(CellRecord(cell.identity(), versions)), "curve": points, "done": plain(totals)}
     for name, content in written.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    (folder / "lock").touch()
     if cell.seed == 0:
         (folder / "samples.png").write_bytes(b"\x89PNG")
 
 
-def curve(cell: Cell, run: Planned, draw: random.Random) -> Iterator[Point]:
-    """Its points, the better the more queries."""
-    skill = draw.gauss(0.1 * (len(run.label) % 5), 0.03)
-    for mark in marks(run.protocol, cell.budget.queries):
+def curve(protocol: str, label: str, queries: int, draw: random.Random) -> Iterator[Point]:
+    """The points of a cell, the better the more queries."""
+    skill = draw.gauss(0.1 * (len(label) % 5), 0.03)
+    for mark in marks(protocol, queries):
         accuracy = min(1.0, max(0.1, 0.4 + skill + mark / 50_000))
         yield {
             "budget": mark,
