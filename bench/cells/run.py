@@ -25,6 +25,7 @@ from results.records import CellRecord, Failure, NewerSchema, RecordError, Total
 from results.store import state_of, write_json
 
 Report = Callable[[int, dict[str, float]], None]
+LOOK = 1.0  # seconds from one look at whether the cell is still this process's to the next: each asks a file server
 ENDINGS = ((Totals, "done.json"), (Failure, "failed.json"), (Totals, "stopped.json"))
 
 
@@ -161,10 +162,13 @@ class _Running:
     def play(self, report: Report, checkpoint_seconds: float, check: Callable[[], None]) -> None:
         """Round after round until the method or its budget ends, or `check` says that the cell is another's."""
         parts, curve, pace = self.parts, self._curve, checkpoint.Pace(checkpoint_seconds)
+        looked = self._started
         rounds = parts.method.distill(parts.oracle, parts.student, parts.config, parts.run)
         with self._steps.counted(), suppress(BudgetExhausted):  # the end of every method, and of no round
             for figures in rounds:
-                check()
+                if time.monotonic() - looked >= LOOK:
+                    check()
+                    looked = time.monotonic()
                 parts.run.check_resumed()
                 spent = self.counted()
                 curve.end_round(spent, parts.oracle.distinct, self._steps.done, figures)
