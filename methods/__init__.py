@@ -35,6 +35,7 @@ from methods import (
     noise,
     qedg,
     real,
+    sketch,
     zsdb3kd,
 )
 
@@ -50,6 +51,7 @@ METHODS: dict[str, ModuleType] = {
     "qedg": qedg,
     "dfhl_rs": dfhl_rs,
     "dip_kd": dip_kd,
+    "sketch": sketch,
     "noise": noise,
     "real": real,
     "knockoff": knockoff,

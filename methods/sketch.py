@@ -1,0 +1,268 @@
+"""Sketch: draw much, ask little. A method of this benchmark's own, for labels and budgets of 1,000 to 50,000 queries.
+
+Images that are drawn without any data (methods/sources) cost nothing until the teacher is asked about them. So many are
+drawn, and the student, which is free to ask, chooses the few that its teacher labels, each once:
+
+1. A small even share of every source.
+2. Round by round, of many candidates those that make the labels even: an image of the class that the student, averaged
+   over its steps, expects has the place that it would take among the labels of this class, and the lowest places are
+   asked about; within a class those of which it is least sure. Sources whose candidates it spreads over all classes are
+   drawn from more.
+3. The student learns all labels to the end, and becomes the guide.
+4. A student that starts anew learns the labels and, on as many unasked images, balanced by class, what the guide says.
+
+A label is kept for the image that was asked about and for no other view. docs/method.md has the reasons, and what each
+part is worth.
+
+Differs from the paper: there is none.
+Differs from the released code: this is it.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from torch import Generator, Tensor, nn
+
+from budgets import Oracle
+from methods.figures import figures
+from methods.generators import Shape
+from methods.pool import Pool, to_8_bits
+from methods.run import Run
+from methods.search import Choice, Log, Range
+from methods.sources import SOURCES, Source
+from methods.sources.tones import tone
+
+ANSWERS = ("labels", "probs")
+DATA = "none"
+PROTOCOL = "per_budget"
+RESULTS = 1
+
+PARTS = 10  # rounds of a training to the end
+AT_ONCE = 500  # images that are drawn and looked at together
+LOT, SPARE = 1000, 3  # unasked images that are balanced together, and how many are drawn for each that is kept
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """Defaults: chosen on the validation images of mnist-lenet and mnist-lenet5, one teacher each (docs/method.md).
+
+    rounds: in which is asked. first: the share of the budget that the first asks about, evenly from all sources.
+    candidates: drawn for each image that is asked about. choose: by the place in the class that is expected (`even`),
+    by how unsure the student is (`unsure`), both, or neither. preference: how far sources are preferred whose
+    candidates spread over the classes, 0 for not at all. guided: unasked images that the second student learns for each
+    asked one, 0 for no second student. passes, min_steps: of a training to the end, whichever is more; as many steps
+    are made while asking. average: what a step keeps of the averaged student.
+    """
+
+    sources: tuple[Source, ...] = tuple(SOURCES)
+    rounds: Annotated[int, Range(4, 32)] = Field(16, ge=1)
+    first: Annotated[float, Range(0.05, 0.5)] = Field(0.1, gt=0, le=1)
+    candidates: Annotated[int, Log(2, 50)] = Field(16, ge=1)
+    choose: Annotated[Literal["random", "even", "unsure", "both"], Choice()] = "both"
+    preference: Annotated[float, Range(0.0, 20.0)] = Field(10.0, ge=0)
+    guided: Annotated[int, Range(0, 16)] = Field(4, ge=0)
+    batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
+    passes: Annotated[int, Log(5, 100)] = Field(20, ge=1)
+    min_steps: int = Field(1500, ge=1)
+    lr: Annotated[float, Log(5e-3, 0.2)] = Field(0.02, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)
+    average: float = Field(0.995, ge=0, lt=1)
+
+
+class Palette:
+    """How much is drawn from each source, which changes with what the student makes of it."""
+
+    def __init__(self, config: Config, shape: Shape, rng: Generator) -> None:
+        self._sources = [SOURCES[name] for name in config.sources]
+        self._preference, self._shape, self.rng = config.preference, shape, rng
+        self.shares = [1 / len(self._sources)] * len(self._sources)
+
+    def draw(self, n: int) -> tuple[Tensor, list[int]]:
+        """Images n x C x H x W on the 8-bit grid, those of each source together, and how many each source has."""
+        counts = shared_out(n, self.shares)
+        parts = [
+            source(min(AT_ONCE, count - done), self._shape, self.rng)
+            for source, count in zip(self._sources, counts, strict=True)
+            for done in range(0, count, AT_ONCE)
+        ]
+        return to_8_bits(torch.cat([tone(part, self.rng) for part in parts])), counts
+
+    def learn(self, expected: Tensor, counts: list[int]) -> None:
+        """Move half way to shares in proportion to exp(preference x entropy): of the classes of a source's candidates,
+        1 where they are even. expected: n x K, the student's probabilities of what was drawn."""
+        parts = expected.split(counts)
+        means = torch.stack([part.mean(dim=0) if len(part) else expected.new_ones(expected.shape[1]) for part in parts])
+        entropy = torch.special.entr(F.normalize(means, p=1)).sum(dim=1) / math.log(expected.shape[1])
+        wanted = (self._preference * entropy).softmax(dim=0).tolist()
+        self.shares = [(old + new) / 2 for old, new in zip(self.shares, wanted, strict=True)]
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"shares": self.shares}
+
+    def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
+        self.shares = state_dict["shares"]
+
+
+def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
+    """Rounds that ask and train, then PARTS that train to the end, then as many of the student that starts anew."""
+    queries, classes = oracle.budget.queries, oracle.classes
+    asked, unasked, palette = Pool(queries), Pool(config.guided * queries), Palette(config, oracle.shape, run.rng)
+    start, guide = copy.deepcopy(student), copy.deepcopy(student)
+    optimizer = torch.optim.SGD(
+        student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
+    )
+    labels = Tally(classes, run.device)
+    run.track(
+        asked=asked, unasked=unasked, palette=palette, start=start, guide=guide, optimizer=optimizer, labels=labels
+    )
+    sizes = sizes_of_rounds(queries, config)
+    asking, steps = len(sizes), max(config.min_steps, config.passes * math.ceil(queries / config.batch_size))
+    for done in range(run.round, asking + PARTS * (2 if config.guided else 1)):
+        if done < asking:
+            images = choose(sizes[done], palette, guide, labels.counts, config) if done else palette.draw(sizes[0])[0]
+            answers = oracle(images)
+            asked.add(images, answers)
+            labels.add(answers)
+        if done == asking + PARTS:
+            student.load_state_dict(start.state_dict())
+            optimizer.state.clear()
+            add_unasked(unasked, config.guided * queries, palette, guide)
+        rates = rates_of(done - asking, asking, steps, config.lr)
+        loss = learn(student, optimizer, rates, asked, unasked, config, run, None if unasked.added else guide)
+        yield figures(loss=loss, evenness=evenness(labels.counts))
+
+
+class Tally:
+    """How many of the labels are of each class, K floats."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.counts = torch.zeros(classes, device=device)
+
+    def add(self, answers: Tensor) -> None:
+        classes = answers.argmax(dim=1) if answers.is_floating_point() else answers
+        self.counts += F.one_hot(classes, len(self.counts)).sum(dim=0)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        self.counts.copy_(state_dict["counts"])
+
+
+def sizes_of_rounds(queries: int, config: Config) -> list[int]:
+    """How many images each round asks about: a share first, the rest evenly; none asks about nothing."""
+    first = math.ceil(config.first * queries) if config.rounds > 1 else queries
+    return [size for size in [first, *shared_out(queries - first, [1.0] * (config.rounds - 1))] if size]
+
+
+def rates_of(part: int, asking: int, steps: int, lr: float) -> list[float]:
+    """The learning rates of a round's steps: `lr` while asking (part < 0), then down to 0 along a cosine, and again."""
+    if part < 0:
+        return [lr] * math.ceil(steps / asking)
+    begin, end = (steps * (part % PARTS + more) // PARTS for more in (0, 1))
+    return [lr * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(begin, end)]
+
+
+def shared_out(n: int, weights: list[float]) -> list[int]:
+    """n parted in proportion to the weights, in whole numbers."""
+    ends = [round(n * sum(weights[: k + 1]) / sum(weights)) for k in range(len(weights))]
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def choose(n: int, palette: Palette, guide: nn.Module, counts: Tensor, config: Config) -> Tensor:
+    """The n of `candidates` times as many images that are to be asked about. counts: of the labels, K."""
+    images, drawn = palette.draw(config.candidates * n)
+    expected = expectations(guide, images)
+    palette.learn(expected, drawn)
+    value = torch.rand(len(images), generator=palette.rng, device=images.device)
+    if config.choose in {"unsure", "both"}:
+        two = expected.topk(2, dim=1).values
+        value = two[:, 1] - two[:, 0]
+    if config.choose in {"even", "both"}:
+        return images[lowest_places(expected.argmax(dim=1), value, counts, n)]
+    return images[value.topk(n).indices]
+
+
+def lowest_places(classes: Tensor, value: Tensor, counts: Tensor, n: int) -> Tensor:
+    """Which n of N images make their classes most even, given K counts to begin with; those of high value first.
+
+    An image's place is the count that its class has once it and all of its class with a higher value are added. The n
+    lowest places fill the classes as water fills basins.
+    """
+    order = value.argsort(descending=True)
+    members = F.one_hot(classes[order], len(counts))
+    places = ((counts + members.cumsum(dim=0)) * members).sum(dim=1)
+    return order[places.topk(n, largest=False).indices]
+
+
+def add_unasked(unasked: Pool, n: int, palette: Palette, guide: nn.Module) -> None:
+    """Draw `SPARE` times n images, and keep n that the guide spreads evenly over the classes, with what it says."""
+    left = n
+    while left:
+        size = min(LOT, left)
+        images, _ = palette.draw(SPARE * size)
+        expected = expectations(guide, images)
+        value = torch.rand(len(images), generator=palette.rng, device=images.device)
+        kept = lowest_places(expected.argmax(dim=1), value, expected.new_zeros(expected.shape[1]), size)
+        unasked.add(images[kept], expected[kept])
+        left -= size
+
+
+@torch.no_grad()
+def expectations(network: nn.Module, images: Tensor) -> Tensor:
+    """What a network in evaluation mode expects, probabilities N x K."""
+    network.eval()
+    return torch.cat([network(batch).softmax(dim=1) for batch in images.split(AT_ONCE)])
+
+
+def evenness(counts: Tensor) -> Tensor:
+    """The entropy of K counts, 1 where all are equal."""
+    shares: Tensor = torch.special.entr(counts / counts.sum())
+    return shares.sum() / math.log(len(counts))
+
+
+def learn(
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rates: list[float],
+    asked: Pool,
+    unasked: Pool,
+    config: Config,
+    run: Run,
+    average: nn.Module | None,
+) -> Tensor:
+    """A step for each rate on asked images and, if there are any, as many unasked ones; returns the mean loss.
+
+    The two are batches of their own, so that batch norm sees no mixture of them. average: follows the student.
+    """
+    student.train()
+    losses: list[Tensor] = []
+    while len(losses) < len(rates):
+        left = rates[len(losses) :]
+        for (images, answers), rate in zip(asked.batches(config.batch_size, run.rng), left, strict=False):
+            assert answers is not None, "each image was labelled when it was added"
+            loss = F.cross_entropy(student(images), answers)
+            if unasked.added:
+                more, expected = unasked.sample(len(images), run.rng)
+                loss = (loss + F.cross_entropy(student(more), expected)) / 2
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+            if average is not None:
+                follow(average, student, 1 - config.average)
+    return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, student: nn.Module, share: float) -> None:
+    """Move the average's weights by a share of the way to the student's; what batch norm has counted it takes over."""
+    torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), share)
+    for kept, new in zip(average.buffers(), student.buffers(), strict=True):
+        kept.copy_(new)

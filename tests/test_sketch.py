@@ -1,0 +1,185 @@
+"""Sketch: which images are asked about, what is drawn, and what each student learns."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from resuming import assert_resuming_changes_nothing
+from support import CLASSES, SHAPE, RecordingTeacher, make_oracle, make_run, small_student
+from torch import Tensor, nn
+
+from methods import sketch
+from methods.sources import SOURCES
+from methods.sources.tones import tone
+
+SMALL: dict[str, object] = {"rounds": 4, "candidates": 2, "guided": 2, "batch_size": 32, "passes": 1, "min_steps": 10}
+SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 9, 17)]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def palette(preference: float = 10.0) -> sketch.Palette:
+    return sketch.Palette(sketch.Config(sources=("noise", "strokes"), preference=preference), SHAPE, rng())
+
+
+def run_it(queries: int, **settings: object) -> tuple[RecordingTeacher, nn.Module, list[dict[str, float]]]:
+    teacher, student = RecordingTeacher(), small_student()
+    config = sketch.Config.model_validate({**SMALL, **settings})
+    oracle = make_oracle(teacher, queries)
+    figures = list(sketch.distill(oracle, student, config, make_run()))
+    assert oracle.spent == oracle.distinct == queries
+    return teacher, student, figures
+
+
+def test_the_lowest_places_fill_the_rarest_classes_and_take_the_highest_values_first() -> None:
+    classes = torch.tensor([0, 1, 1, 1, 2, 2])
+    value = torch.tensor([0.9, 0.1, 0.8, 0.5, 0.2, 0.7])
+    # Places: 4 in class 0; 3, 1 and 2 in class 1, by value; 3 and 2 in class 2.
+    kept = sketch.lowest_places(classes, value, torch.tensor([3.0, 0.0, 1.0]), 3)
+    assert set(kept.tolist()) == {2, 3, 5}
+    assert kept[0] == 2
+
+
+@pytest.mark.parametrize("n", [1, 7, 60])
+def test_labels_are_as_even_as_the_candidates_allow(n: int) -> None:
+    classes = torch.randint(4, (80,), generator=rng())
+    counts = torch.tensor([5.0, 0.0, 2.0, 9.0])
+    kept = sketch.lowest_places(classes, torch.rand(80, generator=rng()), counts, n)
+    assert len(kept.unique()) == n
+    after, left = counts.clone(), set(range(80)) - set(kept.tolist())
+    for k in kept.tolist():
+        after[classes[k]] += 1
+    for k in kept.tolist():  # no image that was left out would have had a lower place
+        assert all(after[classes[k]] <= after[classes[other]] + 1 or classes[k] == classes[other] for other in left)
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_draws_images_of_any_size_in_range_each_another(name: str, shape: tuple[int, int, int]) -> None:
+    images = SOURCES[name](40, shape, rng())  # type: ignore[index]
+    assert images.shape == (40, *shape)
+    for part in (images, tone(images, rng())):
+        assert part.min() >= 0
+        assert part.max() <= 1
+    assert len(images.flatten(1).unique(dim=0)) == 40
+    assert torch.equal(images, SOURCES[name](40, shape, rng()))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["leaves", "strokes"])
+def test_some_of_what_is_drawn_in_colour_is_grey(name: str) -> None:
+    images = SOURCES[name](400, (3, 16, 16), rng())  # type: ignore[index]
+    spread = (images - images.mean(dim=1, keepdim=True)).abs().amax(dim=(1, 2, 3))
+    assert 0.1 < (spread < 1e-6).float().mean() < 0.75
+
+
+def test_a_mirrored_blob_is_its_own_mirror_image_and_half_of_them_are() -> None:
+    images = SOURCES["blobs"](400, (1, 28, 28), rng())
+    mirrored = torch.isclose(images, images.flip(-1)).flatten(1).all(dim=1)
+    assert 0.35 < mirrored.float().mean() < 0.65
+
+
+def test_shares_move_half_way_to_the_sources_whose_candidates_are_spread_over_the_classes() -> None:
+    parts = palette(preference=2.0)
+    even, alike = torch.full((6, 4), 0.25), torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)
+    parts.learn(torch.cat([even, alike]), [6, 4])
+    wanted = math.exp(2) / (math.exp(2) + 1)
+    assert parts.shares == pytest.approx([(0.5 + wanted) / 2, (1.5 - wanted) / 2])
+
+
+def test_no_preference_leaves_the_shares_even() -> None:
+    parts = palette(preference=0.0)
+    parts.learn(torch.eye(4).repeat(2, 1), [3, 5])
+    assert parts.shares == [0.5, 0.5]
+
+
+def test_as_many_images_are_drawn_as_the_shares_say() -> None:
+    parts = palette()
+    parts.shares = [0.25, 0.75]
+    images, counts = parts.draw(40)
+    assert (len(images), counts) == (40, [10, 30])
+
+
+@pytest.mark.parametrize(("n", "weights"), [(10, [1.0, 1.0, 1.0]), (7, [0.2, 0.3, 0.5]), (0, [1.0]), (3, [1.0] * 5)])
+def test_what_is_shared_out_is_all_there_is(n: int, weights: list[float]) -> None:
+    parts = sketch.shared_out(n, weights)
+    assert sum(parts) == n
+    assert all(abs(part - n * weight / sum(weights)) <= 1 for part, weight in zip(parts, weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("queries", "sizes"), [(200, [20, 60, 60, 60]), (5, [1, 1, 2, 1]), (2, [1, 1]), (1, [1])], ids=str
+)
+def test_a_round_asks_about_its_share_of_the_budget(queries: int, sizes: list[int]) -> None:
+    assert sketch.sizes_of_rounds(queries, sketch.Config.model_validate(SMALL)) == sizes
+
+
+def test_the_rate_stays_while_asking_and_falls_to_nothing_twice() -> None:
+    assert sketch.rates_of(-3, asking=4, steps=10, lr=0.1) == [0.1] * 3
+    for begin in (0, sketch.PARTS):
+        rates = [rate for part in range(sketch.PARTS) for rate in sketch.rates_of(begin + part, 4, 25, 0.1)]
+        assert len(rates) == 25
+        assert rates[0] == 0.1
+        assert rates == sorted(rates, reverse=True)
+        assert rates[-1] < 0.001
+
+
+def test_each_image_is_asked_about_once_in_rounds_of_the_budget() -> None:
+    teacher, _, figures = run_it(200)
+    assert teacher.calls == [20, 60, 60, 60]
+    assert len(figures) == 4 + 2 * sketch.PARTS
+    assert all(0 <= figure["evenness"] <= 1 for figure in figures)
+
+
+def test_without_guided_images_there_is_one_student() -> None:
+    assert len(run_it(100, guided=0)[2]) == 4 + sketch.PARTS
+
+
+def test_choosing_for_evenness_makes_labels_more_even_than_chance() -> None:
+    settings: dict[str, object] = {"rounds": 8, "candidates": 12, "min_steps": 200, "guided": 0, "preference": 0.0}
+    chance = run_it(600, choose="random", **settings)[2][-1]["evenness"]
+    chosen = run_it(600, choose="even", **settings)[2][-1]["evenness"]
+    assert chosen > chance
+
+
+def test_the_second_student_starts_from_the_first_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Tensor] = []
+    learn = sketch.learn
+
+    def watched(student: nn.Module, *rest: object) -> Tensor:
+        started.append(next(student.parameters()).detach().clone())
+        return learn(student, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sketch, "learn", watched)
+    run_it(100)
+    assert torch.equal(started[4 + sketch.PARTS], started[0])
+    assert not torch.equal(started[4 + sketch.PARTS - 1], started[0])
+
+
+def test_unasked_images_are_balanced_as_the_guide_sees_them_and_carry_what_it_says() -> None:
+    unasked, guide = sketch.Pool(400), small_student()
+    sketch.add_unasked(unasked, 400, palette(), guide)
+    images, expected = unasked.sample(400, rng())
+    assert torch.allclose(sketch.expectations(guide, images), expected, atol=1e-5)
+    assert expected.shape == (400, CLASSES)
+    drawn = sketch.expectations(guide, palette().draw(1200)[0]).argmax(dim=1)
+    kept = Counter(expected.argmax(dim=1).tolist())
+    assert max(kept.values()) <= max(400 / CLASSES, *Counter(drawn.tolist()).values())
+
+
+def test_the_average_moves_by_a_share_and_takes_over_what_batch_norm_counts() -> None:
+    average, student = (nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)) for _ in range(2))
+    before, now = average[0].weight.clone(), student[0].weight.clone()
+    student[1].running_mean.fill_(3.0)
+    sketch.follow(average, student, 0.25)
+    assert torch.allclose(average[0].weight, 0.75 * before + 0.25 * now)
+    assert average[1].running_mean.item() == 3.0
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped() -> None:
+    config = sketch.Config.model_validate(SMALL)
+    assert len(sketch.sizes_of_rounds(100, config)) == 4
+    for stop_after in (2, 4, 9, 4 + sketch.PARTS, 20):
+        assert_resuming_changes_nothing("sketch", 100, "labels", stop_after, **SMALL)
