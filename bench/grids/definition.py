@@ -76,7 +76,7 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 class Part(BaseModel, frozen=True, extra="forbid"):
     """A file that stands for another grid: what the filters, axis -> globs, leave of it.
 
-    tasks, budgets, seeds: in place of those of the other grid. exclude: as well as what that leaves out.
+    tasks, budgets, seeds, teachers: in place of those of the other grid. exclude: as well as what that leaves out.
     """
 
     description: str
@@ -85,6 +85,7 @@ class Part(BaseModel, frozen=True, extra="forbid"):
     tasks: list[str] = []
     budgets: Queries = []
     seeds: list[int] = []
+    teachers: int | None = Field(None, ge=1, le=SEEDS)
     exclude: list[dict[str, str]] = []
 
     @field_validator("seeds", mode="before")
@@ -128,7 +129,7 @@ def _part(part: Part, above: tuple[str, ...]) -> Grid:
         raise UsageError(f"grid {above[-1]} is a part of itself: {' of '.join((*above, part.of))}")
     _, whole = load(part.of, above)
     filters: Mapping[str, list[str]] = {str(axis): globs for axis, globs in part.filters.items()}
-    named = {"tasks": part.tasks, "budgets": part.budgets, "seeds": part.seeds}
+    named = {"tasks": part.tasks, "budgets": part.budgets, "seeds": part.seeds, "teachers": part.teachers}
     replaced = {key: values for key, values in named.items() if values}
     for task in part.tasks:
         task_of(task)
