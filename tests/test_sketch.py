@@ -1,12 +1,17 @@
 """Sketch: which images are asked about, what is drawn, and what each student learns."""
 
+import json
 import math
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from resuming import assert_resuming_changes_nothing
-from support import CLASSES, SHAPE, RecordingTeacher, make_oracle, make_run, small_student
+from support import CLASSES, SHAPE, RecordingTeacher, bench, make_oracle, make_run, small_student
+from test_cli import OFF
 from torch import Tensor, nn
 
 from methods import sketch
@@ -183,3 +188,51 @@ def test_a_resumed_run_is_the_run_that_never_stopped() -> None:
     assert len(sketch.sizes_of_rounds(100, config)) == 4
     for stop_after in (2, 4, 9, 4 + sketch.PARTS, 20):
         assert_resuming_changes_nothing("sketch", 100, "labels", stop_after, **SMALL)
+
+
+def colour_shapes(root: Path) -> Path:
+    """Three classes of images of 32 pixels in colour: a red disc, a green square, blue stripes, on any plain ground."""
+    draws = np.random.default_rng(0)
+    down, across = np.mgrid[:32, :32]
+    for part, n in (("train", 150), ("test", 20)):
+        for label, name in enumerate(("discs", "squares", "stripes")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(n):
+                y, x = draws.integers(10, 22, 2)
+                inside = [
+                    (down - y) ** 2 + (across - x) ** 2 < 64,
+                    (abs(down - y) < 8) & (abs(across - x) < 8),
+                    (down + across + y) % 8 < 4,
+                ][label]
+                image = np.broadcast_to(draws.integers(0, 90, 3, dtype=np.uint8), (32, 32, 3)).copy()
+                image[inside, label] = draws.integers(160, 255)
+                Image.fromarray(image).save(root / part / name / f"{i:02}.png")
+    return root
+
+
+@pytest.mark.slow
+def test_a_student_of_colour_images_of_32_pixels_learns_more_than_from_noise(tmp_path: Path) -> None:
+    task = f"folder:{colour_shapes(tmp_path / 'shapes')}@lenet-bn,lenet-bn"
+    grid = tmp_path / "colour.yaml"
+    grid.write_text(
+        "description: one task\ntasks: [digits-lenet]\nbudgets: [600]\nanswers: [labels]\nseeds: 1\nmethods:\n"
+        "  sketch: {config: {min_steps: 150, rounds: 6}}\n"
+        "  noise: {config: {recipe: {min_steps: 300, passes: 1}}}\n"
+    )
+    words = (
+        "run",
+        "--grid",
+        str(grid),
+        "--task",
+        task,
+        "--out",
+        str(tmp_path / "runs"),
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+    )
+    assert bench(*words, *OFF) == 0
+    curves = {file.parent.name: json.loads(file.read_text()) for file in tmp_path.glob("runs/cells/*/curve.json")}
+    accuracy = {name.split(".")[-5]: points[-1]["accuracy"] for name, points in curves.items()}
+    assert accuracy["sketch"] > max(0.6, accuracy["noise"])
