@@ -99,6 +99,10 @@ def multiscale(
         layer = torch.rand(n, channels, side, side, generator=rng, device=rng.device)
         enlarged = F.interpolate(layer, size=(height, width), mode=interpolation)
         images += weights[:, k, None, None, None] * enlarged
-    low, high = images.flatten(1).aminmax(dim=1)
-    span = (high - low).clamp_min(1e-6)
-    return (images - low[:, None, None, None]) / span[:, None, None, None]
+    return stretched(images)
+
+
+def stretched(images: Tensor) -> Tensor:
+    """Images n x C x H x W, each of them brought to fill [0, 1]."""
+    low, high = (part[:, None, None, None] for part in images.flatten(1).aminmax(dim=1))
+    return (images - low) / (high - low).clamp_min(1e-6)

@@ -11,8 +11,7 @@ drawn, and the student, which is free to ask, chooses the few that its teacher l
 3. The student learns all labels to the end, and becomes the guide.
 4. A student that starts anew learns the labels and, on as many unasked images, balanced by class, what the guide says.
 
-A label is kept for the image that was asked about and for no other view. docs/method.md has the reasons, and what each
-part is worth.
+A label is kept for the image that was asked about and for no other view. docs/method.md has the reasons.
 
 Differs from the paper: there is none.
 Differs from the released code: this is it.
@@ -93,12 +92,11 @@ class Palette:
         return to_8_bits(torch.cat([tone(part, self.rng) for part in parts])), counts
 
     def learn(self, expected: Tensor, counts: list[int]) -> None:
-        """Move half way to shares in proportion to exp(preference x entropy): of the classes of a source's candidates,
-        1 where they are even. expected: n x K, the student's probabilities of what was drawn."""
+        """Move half way to shares in proportion to exp(preference x evenness), that of the classes of a source's
+        candidates. expected: n x K, the student's probabilities of what was drawn."""
         parts = expected.split(counts)
         means = torch.stack([part.mean(dim=0) if len(part) else expected.new_ones(expected.shape[1]) for part in parts])
-        entropy = torch.special.entr(F.normalize(means, p=1)).sum(dim=1) / math.log(expected.shape[1])
-        wanted = (self._preference * entropy).softmax(dim=0).tolist()
+        wanted = (self._preference * evenness(means)).softmax(dim=0).tolist()
         self.shares = [(old + new) / 2 for old, new in zip(self.shares, wanted, strict=True)]
 
     def state_dict(self) -> dict[str, list[float]]:
@@ -116,7 +114,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
-    labels = Tally(classes, run.device)
+    labels = LabelCounts(classes, run.device)
     run.track(
         asked=asked, unasked=unasked, palette=palette, start=start, guide=guide, optimizer=optimizer, labels=labels
     )
@@ -137,7 +135,7 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
         yield figures(loss=loss, evenness=evenness(labels.counts))
 
 
-class Tally:
+class LabelCounts:
     """How many of the labels are of each class, K floats."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
@@ -221,9 +219,9 @@ def expectations(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def evenness(counts: Tensor) -> Tensor:
-    """The entropy of K counts, 1 where all are equal."""
-    shares: Tensor = torch.special.entr(counts / counts.sum())
-    return shares.sum() / math.log(len(counts))
+    """The entropy of K counts, or of each row of N x K, 1 where all are equal."""
+    entropy: Tensor = torch.special.entr(F.normalize(counts, p=1, dim=-1)).sum(dim=-1)
+    return entropy / math.log(counts.shape[-1])
 
 
 def learn(

@@ -83,7 +83,7 @@ def run_cell(
     def is_done() -> bool:
         return (folder / "done.json").exists() and state_of(folder, versions).name == "done"
 
-    if is_done():  # a look costs a fourth of the requests to a file server that taking the folder does
+    if is_done():  # a look costs less than half of the requests to a file server that taking the folder does
         return
     with lock(folder) as claim:
         if is_done():

@@ -7,8 +7,8 @@ from torch import Generator, Tensor
 
 from methods.generators import Shape
 from methods.image_priors import Priors, image_priors
-from methods.noise import multiscale
 from methods.sources.blobs import blobs
+from methods.sources.canvas import noise
 from methods.sources.leaves import leaves
 from methods.sources.spectrum import spectrum
 from methods.sources.strokes import strokes
@@ -18,13 +18,9 @@ def _priors(n: int, shape: Shape, rng: Generator) -> Tensor:
     return image_priors(n, shape, Priors(), rng)
 
 
-def _noise(n: int, shape: Shape, rng: Generator) -> Tensor:
-    return multiscale(n, shape, 6, rng)
-
-
 Source = Literal["noise", "spectrum", "priors", "leaves", "blobs", "strokes"]
 SOURCES: dict[Source, Callable[[int, Shape, Generator], Tensor]] = {
-    "noise": _noise,
+    "noise": noise,
     "spectrum": spectrum,
     "priors": _priors,
     "leaves": leaves,

@@ -4,8 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from methods.generators import Shape
-from methods.noise import multiscale
-from methods.sources.canvas import colours, coordinates, lay_over
+from methods.sources.canvas import colours, coordinates, ground, lay_over, noise, textured
 
 MOST, WAVES = 3, 6
 
@@ -22,9 +21,9 @@ def blobs(n: int, shape: Shape, rng: Generator) -> Tensor:
     centre = 0.5 + 0.6 * (draw(MOST, 2) - 0.5) * (0.3 + 0.7 * draw(1, 1))
     fading = torch.arange(1, WAVES + 1, device=rng.device) ** -0.7
     waves = torch.randn(n, MOST, 2, WAVES, generator=rng, device=rng.device) * fading * 0.5 * draw(MOST, 1, 1)
-    inks, texture = colours(n, MOST, shape, rng), multiscale(n, shape, 6, rng) - 0.5
+    inks, texture = colours(n, MOST, shape, rng), noise(n, shape, rng)
     strength = draw(MOST) * (draw(1) < 0.6)
-    images = colours(n, 1, shape, rng)[:, 0].expand(n, *shape)
+    images = ground(n, shape, rng)
     down, across = coordinates(shape, rng.device)
     for blob in range(MOST):
         v = ((down - centre[:, blob, :1]) * stretch[:, blob, None])[:, :, None]
@@ -32,7 +31,7 @@ def blobs(n: int, shape: Shape, rng: Generator) -> Tensor:
         distance = (u**2 + v**2).sqrt().clamp_min(1e-3)
         outline = size[:, blob, None, None] * series(waves[:, blob], u / distance, v / distance).clamp(0.15, 3)
         inside = (outline - distance) * max(shape[1:]) + 0.5
-        ink = (inks[:, blob] + strength[:, blob, None, None, None] * texture).clamp(0, 1)
+        ink = textured(inks[:, blob], strength[:, blob], texture)
         images = lay_over(images, inside * there[:, blob, None, None], ink)
     half = images[..., : (shape[2] + 1) // 2]
     mirrored = torch.cat([half, half[..., : shape[2] // 2].flip(-1)], dim=-1)

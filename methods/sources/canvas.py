@@ -1,9 +1,12 @@
-"""What the sources draw on: coordinates, colours, and one thing laid over another with a soft edge."""
+"""What the sources draw on and with: grounds, coordinates, colours, textures, and one thing laid over another."""
 
 import torch
 from torch import Generator, Tensor
 
 from methods.generators import Shape
+from methods.noise import multiscale
+
+SCALES = 6  # of noise and of textures, as many as the control mixes
 
 
 def coordinates(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -17,6 +20,21 @@ def colours(n: int, count: int, shape: Shape, rng: Generator) -> Tensor:
     drawn = torch.rand(n, count, shape[0], 1, 1, generator=rng, device=rng.device)
     grey = torch.rand(n, 1, 1, 1, 1, generator=rng, device=rng.device) < 0.5
     return torch.where(grey, drawn[:, :, :1], drawn)
+
+
+def ground(n: int, shape: Shape, rng: Generator) -> Tensor:
+    """Images n x C x H x W of one colour each."""
+    return colours(n, 1, shape, rng)[:, 0].expand(n, *shape)
+
+
+def noise(n: int, shape: Shape, rng: Generator) -> Tensor:
+    """Images n x C x H x W of noise at several scales, that fill [0, 1]."""
+    return multiscale(n, shape, SCALES, rng)
+
+
+def textured(ink: Tensor, strength: Tensor, texture: Tensor) -> Tensor:
+    """Ink n x C x 1 x 1 that shows more or less, n in [0, 1], of a texture n x C x H x W of `noise`."""
+    return (ink + strength[:, None, None, None] * (texture - 0.5)).clamp(0, 1)
 
 
 def lay_over(images: Tensor, inside: Tensor, ink: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from methods.generators import Shape
-from methods.noise import multiscale
-from methods.sources.canvas import colours, coordinates, lay_over
+from methods.sources.canvas import colours, coordinates, ground, lay_over, noise, textured
 
 MOST = 30  # leaves
 SMALLEST, LARGEST = 0.06, 0.6  # half a side, in shares of the image's
@@ -33,9 +32,9 @@ def leaves(n: int, shape: Shape, rng: Generator) -> Tensor:
     size = torch.where(draw(1) < 0.5, size, SMALLEST + (LARGEST - SMALLEST) * draw(MOST))
     ratio, centre = 0.4 + 0.6 * draw(MOST), draw(MOST, 2)
     inks = colours(n, MOST, shape, rng)
-    texture = multiscale(n, shape, 6, rng) - 0.5
+    texture = noise(n, shape, rng)
     strength = draw(MOST) * (draw(1) < 0.5)
-    images = colours(n, 1, shape, rng)[:, 0].expand(n, *shape)
+    images = ground(n, shape, rng)
     down, across = coordinates(shape, rng.device)
     for leaf in range(MOST):
         v, u = down - centre[:, leaf, :1], across - centre[:, leaf, 1:]
@@ -44,7 +43,7 @@ def leaves(n: int, shape: Shape, rng: Generator) -> Tensor:
         beside = (v[:, :, None] * cosine - u[:, None, :] * sine).div_((size * ratio)[:, leaf, None, None])
         reach = edge(kind[:, leaf, None, None], along, beside)
         inside = (1 - reach) * (size * ratio)[:, leaf, None, None] * max(shape[1:]) + 0.5
-        ink = (inks[:, leaf] + strength[:, leaf, None, None, None] * texture).clamp(0, 1)
+        ink = textured(inks[:, leaf], strength[:, leaf], texture)
         images = lay_over(images, inside * there[:, leaf, None, None], ink)
     return images
 

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from methods.generators import Shape
+from methods.noise import stretched
 
 
 def spectrum(n: int, shape: Shape, rng: Generator) -> Tensor:
@@ -17,6 +18,4 @@ def spectrum(n: int, shape: Shape, rng: Generator) -> Tensor:
     down = torch.fft.fftfreq(height, 1 / height, device=rng.device).abs()[:, None]
     across = torch.fft.rfftfreq(width, 1 / width, device=rng.device)
     falling = 1 / (down ** powers[0] + across ** powers[1]).clamp_min(1)
-    images: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) * falling, s=(height, width))
-    low, high = (part[:, None, None, None] for part in images.flatten(1).aminmax(dim=1))
-    return (images - low) / (high - low).clamp_min(1e-6)
+    return stretched(torch.fft.irfft2(torch.fft.rfft2(noise) * falling, s=(height, width)))

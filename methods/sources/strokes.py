@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from methods.generators import Shape
-from methods.sources.canvas import colours, coordinates, lay_over
+from methods.sources.canvas import colours, coordinates, ground, lay_over
 
 MOST, DOTS = 5, 24  # curves an image, and how many dots make one
 
@@ -18,7 +18,7 @@ def strokes(n: int, shape: Shape, rng: Generator) -> Tensor:
     radius = 0.02 + 0.06 * torch.rand(n, MOST, generator=rng, device=rng.device)
     count = 1 + (MOST * torch.rand(n, 1, generator=rng, device=rng.device)).long()
     there = torch.arange(MOST, device=rng.device) < count
-    images = colours(n, 1, shape, rng)[:, 0].expand(n, *shape)
+    images = ground(n, shape, rng)
     inks = colours(n, MOST, shape, rng)
     along = torch.linspace(0, 1, DOTS, device=rng.device)[:, None]
     dots = (

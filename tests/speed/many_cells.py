@@ -17,18 +17,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from bench.boxes import teachers
 from bench.cells.cell import Cell
-from bench.cells.code import Versions, versions_of
+from bench.cells.code import versions_of
 from bench.cells.curve import marks
 from bench.grids.definition import parse
 from bench.grids.plan import Planned, plan, runs_of
 from bench.provenance import machine
 from bench.tasks.table import task_of
+from methods import METHODS
 from results.records import CellRecord, Point, Totals, plain
 
 DEFENCES = [f"{kind}-{strength}" for kind in ("noise", "flips") for strength in (0.1, 0.3, 0.5, 0.7)]
@@ -73,7 +75,7 @@ COMMANDS = {  # what is shown -> the command, and whether it finds the index of 
 def main(cells: int, root: Path) -> None:
     grid = root / "many.yaml"
     if not grid.exists():
-        make(root, grid, max(1, round(cells / TEACHERS / PER_SEED)))
+        make(root, grid, cells)
     print(f"{'command':20} {'CPU, s':>8} {'wall, s':>8} {'memory, MiB':>11}")
     for name, (text, indexed) in COMMANDS.items():
         if not indexed:
@@ -83,12 +85,22 @@ def main(cells: int, root: Path) -> None:
         print(f"{name:20} {seconds:8.1f} {wall:8.1f} {memory:11,.0f}", flush=True)
 
 
-def make(root: Path, file: Path, seeds: int) -> None:
-    """The grid's file, its teachers, all its cells, and the record of the run."""
-    content = {**GRID, "seeds": seeds, "teachers": TEACHERS}
-    grid = parse(content, "grid")
+def content_of(cells: int) -> dict[str, Any]:
+    """What stands in the file of a grid of about so many cells."""
+    return {**GRID, "seeds": max(1, round(cells / TEACHERS / PER_SEED)), "teachers": TEACHERS}
+
+
+def train(root: Path) -> None:
+    """The teachers of the grid."""
     for seed in range(TEACHERS):
         teachers.train(task_of("digits-lenet", seed), root, root, torch.device("cpu"), lambda _: None)
+
+
+def make(root: Path, file: Path, cells: int) -> None:
+    """The grid's file, its teachers, all its cells, and the record of the run."""
+    content = content_of(cells)
+    grid = parse(content, "grid")
+    train(root)
     begun, draw = time.process_time(), random.Random(0)
     runs = plan(runs_of(grid), root, root, gpu=False)
     for run in runs:
@@ -103,14 +115,13 @@ def make(root: Path, file: Path, seeds: int) -> None:
 def finish(folder: Path, cell: Cell, run: Planned, draw: random.Random) -> None:
     """The files of a cell that was never run."""
     folder.mkdir(parents=True)
-    points = list(curve(run.protocol, run.label, cell.budget.queries, draw))
-    leave(folder, cell, points, versions_of(cell.method), draw.uniform(1, 60))
+    leave(folder, cell, list(curve(cell, run.label, draw)), draw.uniform(1, 60))
     (folder / "lock").touch()
 
 
-def leave(folder: Path, cell: Cell, points: list[Point], versions: Versions, seconds: float) -> None:
+def leave(folder: Path, cell: Cell, points: list[Point], seconds: float) -> None:
     """What run_cell leaves of a cell that is done."""
-    last, here = points[-1], machine(torch.device("cpu"))
+    versions, last, here = versions_of(cell.method), points[-1], machine(torch.device("cpu"))
     totals = Totals(last["spent"], last["distinct"], 7, seconds, versions, here, last["steps"])
     written = {"cell": plain(CellRecord(cell.identity(), versions)), "curve": points, "done": plain(totals)}
     for name, content in written.items():
@@ -119,10 +130,10 @@ def leave(folder: Path, cell: Cell, points: list[Point], versions: Versions, sec
         (folder / "samples.png").write_bytes(b"\x89PNG")
 
 
-def curve(protocol: str, label: str, queries: int, draw: random.Random) -> Iterator[Point]:
+def curve(cell: Cell, label: str, draw: random.Random) -> Iterator[Point]:
     """The points of a cell, the better the more queries."""
     skill = draw.gauss(0.1 * (len(label) % 5), 0.03)
-    for mark in marks(protocol, queries):
+    for mark in marks(METHODS[cell.method].PROTOCOL, cell.budget.queries):
         accuracy = min(1.0, max(0.1, 0.4 + skill + mark / 50_000))
         yield {
             "budget": mark,

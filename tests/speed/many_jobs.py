@@ -18,14 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from speed.many_cells import GRID, PER_SEED, TEACHERS, curve, leave
+from speed.many_cells import content_of, curve, leave, train
 
-from bench.boxes import teachers
 from bench.cells.cell import Cell
-from bench.cells.code import versions_of
-from bench.tasks.table import task_of
 from results.claims import lock
 
 NAP = 0.05  # seconds of a stub
@@ -36,9 +32,7 @@ def stub(cell: Cell, root: Path, *_: Any) -> None:
     """In place of bench.executors.jobs.work_on_cell, with the same arguments."""
     until, folder = time.monotonic() + NAP, root / "cells" / cell.name()
     with lock(folder):
-        protocol = "anytime" if cell.method == "ideal" else "per_budget"
-        points = list(curve(protocol, cell.method, cell.budget.queries, random.Random(cell.seed)))
-        leave(folder, cell, points, versions_of(cell.method), NAP)
+        leave(folder, cell, list(curve(cell, cell.method, random.Random(cell.seed))), NAP)
         time.sleep(max(0.0, until - time.monotonic()))
 
 
@@ -51,23 +45,16 @@ def main(cells: int, more: list[str]) -> None:
     timed(run_command._Run)
     with tempfile.TemporaryDirectory(prefix="many-jobs-") as folder:
         grid = Path(folder) / "many.yaml"
-        content = {**GRID, "seeds": max(1, round(cells / TEACHERS / PER_SEED)), "teachers": TEACHERS}
-        grid.write_text(yaml.safe_dump(content))
+        grid.write_text(yaml.safe_dump(content_of(cells)))
         words = f"--grid {grid} --out {folder} --device cpu"
         with (Path(folder) / "told.txt").open("w") as told, redirect_stdout(told):
-            with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+            with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # what that needs is not the command's
                 apart.submit(train, Path(folder)).result()
             sys.argv = ["bench", "run", *words.split(), "--mlflow", "off", "--jobs", str(SLOTS), *more]
             try:
                 bench()
             except SystemExit as end:
                 say(f"ended with {end.code}; most memory of the command, its report too: {most():,.0f} MiB")
-
-
-def train(root: Path) -> None:
-    """The teachers of the grid, in a process of its own: what that needs is not the command's."""
-    for seed in range(TEACHERS):
-        teachers.train(task_of("digits-lenet", seed), root, root, torch.device("cpu"), lambda _: None)
 
 
 def say(line: str) -> None:
