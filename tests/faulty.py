@@ -169,8 +169,7 @@ def away(seconds: float) -> Fault:
 
     async def fault(exchange: Exchange) -> None:
         await exchange.answered()
-        threading.Thread(target=exchange.server.restart, args=(seconds,)).start()
-        exchange.hang_up()
+        exchange.server.go_away(seconds)
 
     return fault
 
@@ -264,7 +263,16 @@ class Faulty:
             self._server.should_exit = self._server.force_exit = True
             self._thread.join()
 
-    def restart(self, seconds: float) -> None:
+    def go_away(self, seconds: float) -> None:
+        """End every connection, take no other from now on, and be back in so many seconds; in uvicorn's loop."""
+        assert self._server
+        for listener in self._server.servers:  # before the connections: nobody comes back, and loses an answer again
+            listener.close()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        threading.Thread(target=self._restart, args=(seconds,)).start()
+
+    def _restart(self, seconds: float) -> None:
         """Be away for so long, and come back without a memory of requests."""
         with self._back:
             assert self._server
