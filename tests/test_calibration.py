@@ -15,7 +15,7 @@ from support import CPU, QUICK, bench, digits_cell
 
 from bench.boxes.described import Attached, Endpoint, attach
 from bench.cells.cell import canonical_config
-from bench.cells.counting import Counted
+from bench.cells.counting import SAMPLES, Counted, Known, forget_results
 from bench.cells.rehearsal import Rehearsed, rehearse
 from bench.cells.run import run_cell
 from bench.grids.calibration import Calibration, calibrate, key_of, known, points_of
@@ -106,6 +106,34 @@ def test_chance_is_worked_out_and_only_numbers_stand_in_for_others() -> None:
     assert counted._counted > 0
 
 
+def test_what_is_only_counted_teaches_nothing_so_that_no_number_runs_away() -> None:
+    layer = torch.nn.Linear(300, 300)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e6)
+    before = [parameter.clone() for parameter in layer.parameters()]
+    with Counted(CPU, time.process_time, 60.0) as counted:
+        for _ in range(10):
+            optimizer.zero_grad()
+            layer(torch.rand(300, 300)).square().mean().backward()
+            optimizer.step()
+        least, most = (value.item() for value in torch.rand(300, 300).aminmax())
+    assert all(map(torch.equal, layer.parameters(), before))
+    assert counted._counted > 0
+    assert 0 <= least < most <= 1  # and not those of weights that were as large
+
+
+def test_an_operation_is_timed_once_for_all_rehearsals_and_its_result_is_freed() -> None:
+    images, known = torch.rand(300, 300), Known()
+    for _ in range(2):
+        with Counted(CPU, time.process_time, 60.0, known=known):
+            for _ in range(SAMPLES + 1):
+                product = images @ images
+        (operation,) = known.values()
+        assert len(operation.taken) <= SAMPLES
+        assert torch.equal(operation.given, product)
+        forget_results(known)
+        assert operation.given is None
+
+
 def test_calibration_asks_no_black_box_that_costs_money(tmp_path: Path) -> None:
     attached = Attached("digits-lenet", Endpoint(base="http://127.0.0.1:9/none", shape=(1, 8, 8), classes=10))
     attach(attached)
@@ -135,14 +163,14 @@ def test_runs_that_were_done_win_over_rehearsals(trained: Path) -> None:
 
 
 def test_a_run_whose_end_no_rehearsal_found_takes_longer_than_what_was_seen() -> None:
-    unended = Rehearsed(5000, 40.0, [(2500, 20.0), (2500, 40.0)], False, [(0, 0), (2500, 10)])
+    unended = Rehearsed(5000, 40.0, [(2500, 20.0), (2500, 40.0)], False, (2500, 10))
     assert points_of([unended], on_the_way=False) == ([(5000.0, 40.0)], False)
 
 
 def test_rounds_tell_of_later_ones_and_a_smaller_run_of_what_follows_the_last_query() -> None:
     rounds = [(10 * k, 1.0 * k) for k in range(1, 6)]
-    half = Rehearsed(1000, 5.0, rounds, False, [])
-    end = Rehearsed(50, 9.0, [*rounds, (50, 6.0), (50, 7.0)], True, [])
+    half = Rehearsed(1000, 5.0, rounds, False, (0, 0))
+    end = Rehearsed(50, 9.0, [*rounds, (50, 6.0), (50, 7.0)], True, (0, 0))
     (_, (queries, seconds)), ended = points_of([end, half], on_the_way=False)
     assert ended
     assert queries == 1000
@@ -152,7 +180,7 @@ def test_rounds_tell_of_later_ones_and_a_smaller_run_of_what_follows_the_last_qu
 def said_at(queries: int, seconds: "np.ndarray[Any, Any]") -> float:
     """What ten rounds of 100 queries each, which ended at those seconds, tell of so many queries."""
     rounds = [(100 * k, float(end)) for k, end in enumerate(seconds, start=1)]
-    ((_, said),), _ = points_of([Rehearsed(queries, rounds[-1][1], rounds, False, [])], on_the_way=False)
+    ((_, said),), _ = points_of([Rehearsed(queries, rounds[-1][1], rounds, False, (0, 0))], on_the_way=False)
     return said
 
 

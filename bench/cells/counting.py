@@ -8,23 +8,22 @@ random numbers, choices, what changes something in place, and what is too short 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SAMPLES = 3  # how often an operation is carried out before it is counted
 ENOUGH = 0.05  # seconds: what took so long on the CPU is carried out once; a GPU's first time is no measure
 LEAST = 30e-6  # seconds: what takes less is carried out each time
+FEW = 10  # values: a result of so few, a loss or the range of images, may decide what happens and is worked out
 LARGE = 1_000_000  # values: larger results are stood for by zeros that all share, so that they take no memory
 LOOK = 50  # operations between two looks at the clock, which may take as long as an operation
-FIRST, SHARE = 20, 0.1  # a method whose first steps take such a share of the time would not come far in all of it
 # Whose results are no values of their inputs: they are chosen, random, or of a size that the values decide.
 WORKED_OUT = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -44,9 +43,7 @@ class Watched:
     """Looks at the clock while a method plays; OutOfTime where `limit` seconds are over."""
 
     def __init__(self, device: torch.device, clock: Clock, limit: float) -> None:
-        self._device, self._clock, self._limit = device, clock, limit
-        self._aside = 0.0  # seconds that do not belong to the method
-        self._steps = 0
+        self._device, self._clock, self.limit = device, clock, limit
         self._begun = clock()
 
     def __enter__(self) -> "Watched":
@@ -58,23 +55,14 @@ class Watched:
 
     def seconds(self) -> float:
         """What has been played so far."""
-        return self._now() - self._begun - self._aside
+        return self._now() - self._begun
 
     def passed(self) -> float:
         """Seconds since the beginning, of those that are limited."""
         return self._clock() - self._begun
 
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """What is done meanwhile does not belong to the method."""
-        before = self.seconds()
-        yield
-        self._aside += self.seconds() - before
-
     def _stepped(self) -> None:
-        self._steps += 1
-        passed = self.passed()
-        if passed > self._limit or (self._steps == FIRST and passed > SHARE * self._limit):
+        if self.passed() > self.limit:
             raise OutOfTime
 
     def _now(self) -> float:
@@ -96,12 +84,31 @@ class Prices:
 
 
 @dataclass
-class _Operation:
-    """One operation at one shape. given: what stands for its result, once it is only counted."""
+class Operation:
+    """One operation at one shape. usual: seconds, once they are known. counts: whether it is then only counted, as soon
+    as there is something that stands for its result, `given`."""
 
     taken: list[float]
     usual: float | None = None
+    counts: bool = False
     given: Any = None
+
+
+Known = dict[Any, Operation]  # by what decides how long an operation takes
+
+
+@cache
+def known_on(device: torch.device) -> Known:
+    """The operations that this process has timed on a device, whatever it rehearsed: a student's steps are the same
+    with many methods."""
+    del device  # each has its own
+    return {}
+
+
+def forget_results(known: Known) -> None:
+    """Keep what operations take, and free what they gave, which may be gigabytes."""
+    for operation in known.values():
+        operation.given = None
 
 
 @dataclass(frozen=True)
@@ -128,23 +135,30 @@ class Counted(Watched):
         clock: Clock,
         limit: float,
         *,
+        known: Known | None = None,
         prices: Prices | None = None,
         least: float = LEAST,
     ) -> None:
         self._prices, self._least = prices or prices_of(clock), least
-        self._known: dict[Any, _Operation] = {}
+        self._known: Known = {} if known is None else known
         self._zeros: dict[torch.dtype, Tensor] = {}
         self._counted = self._timing = self._own = 0.0  # seconds: not carried out; with the clock beside it; of this
         self._calls = 0
         super().__init__(device, clock, limit)
 
     def __enter__(self) -> "Counted":
-        self._open = ExitStack()
-        self._open.enter_context(_Mode(self))
+        self._mode = _Mode(self)
+        self._hooks = [
+            register_optimizer_step_pre_hook(lambda optimizer, *_: self._leave_alone(optimizer)),
+            register_optimizer_step_post_hook(lambda *_: self._count()),
+        ]
+        self._count()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._stop_counting()
+        for hook in self._hooks:
+            hook.remove()
 
     def seconds(self) -> float:
         """What has been played so far would have taken this long."""
@@ -156,15 +170,15 @@ class Counted(Watched):
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Carry an operation out, or count it."""
         self._calls += 1
-        if self._calls % LOOK == 0 and self.passed() > self._limit:
+        if self._calls % LOOK == 0 and self.passed() > self.limit:
             raise OutOfTime
         if not _is_pure(func):
             self._own += self._prices.passed
             return func(*args, **kwargs)
-        key = func, _shapes(args), tuple((name, _shapes(value)) for name, value in kwargs.items())
+        key = func, _shapes(args), tuple((name, _shapes(value)) for name, value in kwargs.items()) if kwargs else ()
         operation = self._known.get(key)
         if operation is None:
-            operation = self._known[key] = _Operation([])
+            operation = self._known[key] = Operation([])
         if operation.given is not None:
             self._counted += operation.usual or 0.0
             self._own += self._prices.counted
@@ -172,9 +186,26 @@ class Counted(Watched):
         if operation.usual is None:
             return self._timed(operation, lambda: func(*args, **kwargs))
         self._own += self._prices.short
-        return func(*args, **kwargs)
+        given = func(*args, **kwargs)
+        if operation.counts:
+            operation.given = _in_short(given)
+        return given
 
-    def _timed(self, operation: _Operation, carry_out: Callable[[], Any]) -> Any:
+    def _count(self) -> None:
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def _stop_counting(self) -> None:
+        self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _leave_alone(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let an optimizer take its step: of its many short operations most are in place, and would not be counted. It
+        learns nothing, for gradients that stood for others would lead networks out of all numbers."""
+        self._stop_counting()
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            if parameter.grad is not None and not parameter.grad.is_sparse:
+                parameter.grad.zero_()
+
+    def _timed(self, operation: Operation, carry_out: Callable[[], Any]) -> Any:
         """Carry the operation out with the clock beside it; at the last time, keep what it gives."""
         begun = self._now()
         given = carry_out()
@@ -183,8 +214,8 @@ class Counted(Watched):
         long = self._device.type == "cpu" and sum(operation.taken) > ENOUGH
         if len(operation.taken) == SAMPLES or long:
             operation.usual = statistics.median(operation.taken)
-            if operation.usual >= self._least and _may_stand_in(given):
-                operation.given = _in_short(given)
+            operation.counts = operation.usual >= self._least and _may_stand_in(given)
+            operation.given = _in_short(given) if operation.counts else None
         self._timing += took
         self._own += self._prices.short + 2 * self._prices.timed
         return given
@@ -207,6 +238,10 @@ class _Mode(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._of = counted
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled, and skipping takes a quarter of the time of counting
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self._of.call(func, args, kwargs or {})
 
@@ -224,13 +259,15 @@ def _shapes(value: Any) -> Any:
     """What decides how long an operation on these arguments takes, as a key."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype
-    return tuple(map(_shapes, value)) if isinstance(value, tuple | list) else value
+    return tuple([_shapes(part) for part in value]) if isinstance(value, tuple | list) else value
 
 
 def _may_stand_in(given: Any) -> bool:
-    """Whether an old result does as well as a new one: numbers do, classes and choices do not."""
+    """Whether an old result does as well as a new one: many numbers do, classes, choices and single numbers do not."""
     tensors = [part for part in (given if isinstance(given, tuple | list) else [given]) if isinstance(part, Tensor)]
-    return bool(tensors) and tensors[0].is_floating_point() and all(part.layout == torch.strided for part in tensors)
+    if not tensors or tensors[0].numel() <= FEW:
+        return False
+    return tensors[0].is_floating_point() and all(part.layout == torch.strided for part in tensors)
 
 
 def _in_short(given: Any) -> Any:

@@ -23,7 +23,7 @@ from bench.boxes.box import black_box
 from bench.boxes.defences import defended
 from bench.boxes.described import box_of
 from bench.cells.asked import Asked
-from bench.cells.counting import Counted, OutOfTime, Watched, clock_of
+from bench.cells.counting import Counted, OutOfTime, Watched, clock_of, known_on
 from bench.cells.curve import Curve, marks
 from bench.cells.exam import Exam
 from bench.tasks.data import sources
@@ -35,21 +35,21 @@ from methods.images import Images
 from methods.run import Run
 
 ROUNDS = 6  # that tell how the time of a round grows
-LONGER = 4  # times the limit that a rehearsal may take whose rounds tell nothing of later ones
+LONGER, TO_AN_END = 8, 32  # times the limit
 SPLIT = 10_000  # images of a split, where the data set does not say how many it has
 
 
 @dataclass(frozen=True)
 class Rehearsed:
     """rounds: (queries spent, seconds) after each round that was played, examinations included. whole: whether it came
-    to the end of its budget; then `seconds` is the whole cell's. kept: (queries spent, bytes that the method keeps over
-    rounds) after the first round and after the last."""
+    to the end of its budget; then `seconds` is the whole cell's. kept: (queries spent, bytes of images that the method
+    keeps over rounds) at the end."""
 
     queries: int
     seconds: float
     rounds: list[tuple[int, float]]
     whole: bool
-    kept: list[tuple[int, int]]
+    kept: tuple[int, int]
 
     @property
     def asks_on(self) -> bool:
@@ -74,8 +74,8 @@ def rehearse(
     *,
     counting: bool,
 ) -> Rehearsed:
-    """Play the cell's method until its end, or for so many seconds, or LONGER times that, where its
-    rounds tell nothing of later ones.
+    """Play the cell's method until its end, or for so many seconds: LONGER times that where its rounds tell nothing of
+    later ones, TO_AN_END times where that should do to come to the end.
 
     counting: whether what was carried out a few times is only counted. On a CPU with one thread the seconds are those
     of the processor, as on a machine that has nothing else to do; else of wall time.
@@ -84,22 +84,22 @@ def rehearse(
     with torch.random.fork_rng(devices=devices), tempfile.TemporaryDirectory() as aside:
         torch.manual_seed(0)
         stage, clock = _Stage(task, method, budget, root, device, Path(aside)), clock_of(device)
-        watch = Counted(device, clock, LONGER * limit) if counting else Watched(device, clock, limit)
-        played = Rehearsed(budget.queries, 0.0, [], False, [])
+        watch = Watched(device, clock, limit)
+        if counting:
+            watch = Counted(device, clock, LONGER * limit, known=known_on(device))
+        played = Rehearsed(budget.queries, 0.0, [], False, (0, 0))
         with suppress(OutOfTime), watch:
             with suppress(BudgetExhausted):
                 for figures in METHODS[method].distill(stage.oracle, stage.student, config, stage.run):
                     stage.curve.end_round(stage.oracle.spent, stage.oracle.distinct, 0, figures)
                     played.rounds.append((stage.oracle.spent, watch.seconds()))
-                    if not played.kept:
-                        with watch.pause():
-                            played.kept.append(stage.kept())
                     if watch.passed() > limit and len(played.rounds) >= ROUNDS and played.asks_on:
-                        raise OutOfTime
+                        if watch.passed() * budget.queries > TO_AN_END * limit * stage.oracle.spent:
+                            raise OutOfTime
+                        watch.limit = TO_AN_END * limit
             stage.curve.finish()
             played = replace(played, whole=bool(played.rounds))
-        played.kept.append(stage.kept())
-        return replace(played, seconds=watch.seconds())
+        return replace(played, seconds=watch.seconds(), kept=stage.kept())
 
 
 class _Stage:
@@ -121,18 +121,18 @@ class _Stage:
         self.curve = Curve(aside / "curve.json", due, self.student, self.run, exam, asked, None)
 
     def kept(self) -> tuple[int, int]:
-        """Queries spent, and the bytes that the method keeps over rounds."""
-        return self.oracle.spent, _bytes(self.run.state_dict()["parts"])
+        """Queries spent, and the bytes of images that the method keeps over rounds."""
+        return self.oracle.spent, _bytes(self.run.state_dict()["parts"], self.oracle.shape)
 
 
 class _Lenient(Oracle):
-    """A meter that takes what is no image any more, because operations before it were only counted."""
+    """A meter that takes noise for what is no image any more, because operations before it were only counted."""
 
     def __call__(self, images: Tensor) -> Tensor:
         try:
             return super().__call__(images)
         except ValueError:
-            return super().__call__(images.nan_to_num(0.0).clamp(0, 1))
+            return super().__call__(torch.rand_like(images))
 
 
 def _teacher(task: Task, root: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -157,11 +157,11 @@ def _images(method: str, budget: Budget, train: int, source: sources.Source, dev
     return Images(torch.randint(256, (count, *source.shape), dtype=torch.uint8), device)
 
 
-def _bytes(state: Any) -> int:
-    """The size of all tensors in a state dict."""
+def _bytes(state: Any, shape: tuple[int, ...]) -> int:
+    """The size of all tensors of images of that shape in a state dict."""
     if isinstance(state, Tensor):
-        return state.nbytes
+        return state.nbytes if state.shape[1:] == shape else 0
     parts: Iterable[Any] = (
         state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
     )
-    return sum(map(_bytes, parts))
+    return sum(_bytes(part, shape) for part in parts)

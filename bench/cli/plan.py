@@ -8,8 +8,9 @@ import typer
 
 from bench.cli.options import Foreign, Machine, Selection
 
+PATIENCE_HELP = "Seconds of a rehearsal, and up to 32 times as many where that tells more."
 CALIBRATE_HELP = "First rehearse a few rounds of each method and task here, to judge the time by."
-PATIENCE = 3.0
+PATIENCE = 0.5
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ def plan(
     machine: Machine,
     cells: Annotated[Path | None, typer.Option("--cells", help="Write each cell to be run as a file there.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help=CALIBRATE_HELP)] = False,
-    patience: Annotated[float, typer.Option("--patience", min=0.1, help="Seconds of a rehearsal.")] = PATIENCE,
+    patience: Annotated[float, typer.Option("--patience", min=0.1, help=PATIENCE_HELP)] = PATIENCE,
 ) -> None:
     """Show what `run` would do."""
     from bench.cli import show
@@ -68,8 +69,7 @@ def _calibrate(
     from bench.grids.calibration import to_calibrate
 
     groups, here = to_calibrate(ahead, _device(machine), machine.out), _device(machine)
-    on_cpu = machine.slots[0].device == "cpu"
-    work(console, "rehearsals", calibration_jobs(groups, machine.out, here, patience, outside, alone=on_cpu), machine)
+    work(console, "rehearsals", calibration_jobs(groups, machine.out, here, patience, outside), machine)
 
 
 def _ahead(chosen: "Sequence[Planned]", machine: Machine, *, rerun: bool = False) -> "list[Planned]":

@@ -169,12 +169,11 @@ def _away_for(cell: Cell, name: str, known: Path | None, root: Path) -> Away | N
 
 
 def calibration_jobs(
-    groups: dict[str, list[Planned]], root: Path, device: str, patience: float, outside: Outside, *, alone: bool
+    groups: dict[str, list[Planned]], root: Path, device: str, patience: float, outside: Outside
 ) -> list[Job]:
-    """One job for each group of runs that are judged by the same rehearsals. device: its name. alone: whether each has
-    a process of its own, so that the most memory that the process had is that of the job."""
+    """One job for each group of runs that are judged by the same rehearsals. device: its name."""
     places = (root.resolve(), outside, device, patience)
-    return [Job(f"calibration {name}", rehearse_runs, (runs, *places), alone=alone) for name, runs in groups.items()]
+    return [Job(f"calibration {name}", rehearse_runs, (runs, *places)) for name, runs in groups.items()]
 
 
 def decode(

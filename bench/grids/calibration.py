@@ -5,11 +5,12 @@ ROOT/calibration/NAME.json    one for each pair of networks, method with its set
 No result is in it, and it counts nowhere but in plans.
 """
 
+import ctypes
 import json
-import math
 import resource
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ import torch
 
 from bench.boxes.described import box_of
 from bench.cells.code import versions_of
-from bench.cells.counting import clock_of
-from bench.cells.rehearsal import ROUNDS, Rehearsed, rehearse
+from bench.cells.counting import clock_of, forget_results, known_on
+from bench.cells.rehearsal import LONGER, ROUNDS, Rehearsed, rehearse
 from bench.grids.growth import Points
 from bench.grids.plan import Planned
 from bench.tasks.data import sources
@@ -33,6 +34,7 @@ from results.store import digest, write_json
 STEP = 4  # a rehearsal's budget in those of the one before
 DOWN = 16  # how many times smaller the next one is, if one found no end
 LEAST = 20  # queries of a rehearsal
+OVER = 12  # times the patience, until when another rehearsal is begun
 SURE = 5.0  # standard errors
 COUNTED = 6.4  # bytes that the meter keeps of each query
 
@@ -106,14 +108,16 @@ def calibrate(
     budgets = sorted({queries for run in runs for queries in run.budgets})
     run = runs[0]
     stage = _Rehearsals(run, root, device, patience)
+    _forget_peak(device)
     if run.protocol == "anytime":
         stage.play(budgets[-1])
     if not any(one.tells for one in stage.played):
         stage.climb(budgets[0], budgets[-1])
     played = stage.played
     points, ended = points_of(played, on_the_way=run.protocol == "anytime")
-    kept = sorted({pair for one in played for pair in one.kept})
-    made = Calibration(key_of(run, name), points, ended, _peak(device), kept[-1][0], _slope(kept))
+    at, kept = max(one.kept for one in played)
+    made = Calibration(key_of(run, name), points, ended, _peak(device), at, kept / max(1, at))
+    forget_results(known_on(device))
     write_json(file_of(made.key, root), plain(made))
     return made
 
@@ -125,32 +129,30 @@ class _Rehearsals:
         self.played: list[Rehearsed] = []
         self._run, self._places, self._patience = run, (root, device), patience
         self._config = METHODS[run.method].Config.model_validate_json(run.config)
-        self._clock, self._counting_from = clock_of(device), math.inf
+        self._clock = clock_of(device)
 
     def play(self, queries: int) -> Rehearsed:
-        """One of that budget: by playing it if that tells enough in the time, else by counting."""
+        """One of that budget: by counting, and where that shows that it takes no longer than this, by playing it."""
         terms = (task_of(self._run.task), self._run.method, self._config, replace(self._run.budget, queries=queries))
-        one = None
-        if queries < self._counting_from:
-            one = rehearse(*terms, *self._places, self._patience, counting=False)
-        if one is None or not one.tells:
-            self._counting_from = queries
-            one = rehearse(*terms, *self._places, self._patience, counting=True)
+        one = rehearse(*terms, *self._places, self._patience, counting=True)
+        if one.whole and one.seconds < self._patience:
+            exact = rehearse(*terms, *self._places, LONGER * self._patience, counting=False)
+            one = exact if exact.whole else one
         self.played.append(one)
         return one
 
     def climb(self, least: int, most: int) -> None:
-        """From the least budget downwards until one ends. Then the most, where its rounds tell what a round takes, else
-        upwards while there is time."""
+        """From the least budget downwards until one ends or the time is over. Then the most, where its rounds tell what
+        a round takes, else upwards."""
+        begun, over = self._clock(), OVER * self._patience
         one = self.play(least)
-        while not one.whole and one.queries > LEAST:
+        while not one.whole and one.queries > LEAST and self._clock() - begun < over:
             one = self.play(max(LEAST, one.queries // DOWN))
         if any(one.asks_on for one in self.played):
             if most > least:
                 self.play(most)
             return
-        begun = self._clock()
-        while one.whole and one.queries < most and self._clock() - begun < 2 * self._patience:
+        while one.whole and one.queries < most and (self._clock() - begun) * STEP < over:
             one = self.play(min(most, one.queries * STEP))
 
 
@@ -195,14 +197,21 @@ def _tail(one: Rehearsed) -> Callable[[int], float]:
     return lambda queries: (last - asked) * queries / one.queries + one.seconds - last
 
 
-def _slope(kept: Sequence[tuple[int, int]]) -> float:
-    """Bytes that a query adds."""
-    (few, small), (many, large) = kept[0], kept[-1]
-    return max(0.0, (large - small) / (many - few)) if many > few else 0.0
+def _forget_peak(device: torch.device) -> None:
+    """The peak from now on is that of what comes, where the system can be told so; else that of all before too."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError, AttributeError):  # Linux with glibc, which keeps what was freed
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak(device: torch.device) -> int:
     """Bytes of memory that this process had at most, on the GPU those that torch held there."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        told = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()
+        return int(told[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -38,8 +38,8 @@ def count(many: int, file: Path) -> tuple[float, float]:
     """Count so many different images; returns by how many MB the memory of this process rose at most, and the
     seconds in which the state is written."""
     before, counter = megabytes("VmRSS"), Distinct(many)
-    for numbers in torch.arange(many, dtype=torch.float64).split(50_000):
-        counter.add(numbers.view(-1, 1, 1, 1))
+    for first in range(0, many, 50_000):
+        counter.add(torch.arange(first, min(first + 50_000, many), dtype=torch.float64).view(-1, 1, 1, 1))
     raised = megabytes("VmHWM") - before
     assert len(counter) == many
     begun = time.perf_counter()
