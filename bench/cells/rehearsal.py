@@ -35,7 +35,7 @@ from methods.images import Images
 from methods.run import Run
 
 ROUNDS = 6  # that tell how the time of a round grows
-LONGER, TO_AN_END = 8, 32  # times the limit
+LONGER, TO_AN_END = 16, 32  # times the limit
 SPLIT = 10_000  # images of a split, where the data set does not say how many it has
 
 

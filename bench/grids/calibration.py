@@ -34,7 +34,7 @@ from results.store import digest, write_json
 STEP = 4  # a rehearsal's budget in those of the one before
 DOWN = 16  # how many times smaller the next one is, if one found no end
 LEAST = 20  # queries of a rehearsal
-OVER = 12  # times the patience, until when another rehearsal is begun
+OVER = 20  # times the patience, until when another rehearsal is begun
 SURE = 5.0  # standard errors
 COUNTED = 6.4  # bytes that the meter keeps of each query
 
