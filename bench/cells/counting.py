@@ -43,7 +43,7 @@ class Watched:
     """Looks at the clock while a method plays; OutOfTime where `limit` seconds are over."""
 
     def __init__(self, device: torch.device, clock: Clock, limit: float) -> None:
-        self._device, self._clock, self.limit = device, clock, limit
+        self._device, self._clock, self._limit = device, clock, limit
         self._begun = clock()
 
     def __enter__(self) -> "Watched":
@@ -62,7 +62,7 @@ class Watched:
         return self._clock() - self._begun
 
     def _stepped(self) -> None:
-        if self.passed() > self.limit:
+        if self.passed() > self._limit:
             raise OutOfTime
 
     def _now(self) -> float:
@@ -170,7 +170,7 @@ class Counted(Watched):
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Carry an operation out, or count it."""
         self._calls += 1
-        if self._calls % LOOK == 0 and self.passed() > self.limit:
+        if self._calls % LOOK == 0 and self.passed() > self._limit:
             raise OutOfTime
         if not _is_pure(func):
             self._own += self._prices.passed

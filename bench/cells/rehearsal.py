@@ -35,7 +35,9 @@ from methods.images import Images
 from methods.run import Run
 
 ROUNDS = 6  # that tell how the time of a round grows
-LONGER, TO_AN_END = 16, 32  # times the limit
+LONGER = (
+    32  # times the limit that a rehearsal may take whose rounds tell nothing of later ones, or that is near its end
+)
 SPLIT = 10_000  # images of a split, where the data set does not say how many it has
 
 
@@ -74,8 +76,8 @@ def rehearse(
     *,
     counting: bool,
 ) -> Rehearsed:
-    """Play the cell's method until its end, or for so many seconds: LONGER times that where its rounds tell nothing of
-    later ones, TO_AN_END times where that should do to come to the end.
+    """Play the cell's method until its end, or for so many seconds, or LONGER times that where its rounds tell nothing
+    of later ones, or where that should do to come to the end.
 
     counting: whether what was carried out a few times is only counted. On a CPU with one thread the seconds are those
     of the processor, as on a machine that has nothing else to do; else of wall time.
@@ -84,19 +86,17 @@ def rehearse(
     with torch.random.fork_rng(devices=devices), tempfile.TemporaryDirectory() as aside:
         torch.manual_seed(0)
         stage, clock = _Stage(task, method, budget, root, device, Path(aside)), clock_of(device)
-        watch = Watched(device, clock, limit)
-        if counting:
-            watch = Counted(device, clock, LONGER * limit, known=known_on(device))
+        how = (device, clock, LONGER * limit)
+        watch = Counted(*how, known=known_on(device)) if counting else Watched(*how)
         played = Rehearsed(budget.queries, 0.0, [], False, (0, 0))
         with suppress(OutOfTime), watch:
             with suppress(BudgetExhausted):
                 for figures in METHODS[method].distill(stage.oracle, stage.student, config, stage.run):
                     stage.curve.end_round(stage.oracle.spent, stage.oracle.distinct, 0, figures)
                     played.rounds.append((stage.oracle.spent, watch.seconds()))
-                    if watch.passed() > limit and len(played.rounds) >= ROUNDS and played.asks_on:
-                        if watch.passed() * budget.queries > TO_AN_END * limit * stage.oracle.spent:
-                            raise OutOfTime
-                        watch.limit = TO_AN_END * limit
+                    tells = watch.passed() > limit and len(played.rounds) >= ROUNDS and played.asks_on
+                    if tells and watch.passed() * budget.queries > LONGER * limit * stage.oracle.spent:
+                        raise OutOfTime
             stage.curve.finish()
             played = replace(played, whole=bool(played.rounds))
         return replace(played, seconds=watch.seconds(), kept=stage.kept())

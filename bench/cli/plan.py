@@ -9,8 +9,8 @@ import typer
 from bench.cli.options import Foreign, Machine, Selection
 
 PATIENCE_HELP = "Seconds of a rehearsal, and up to 32 times as many where that tells more."
-CALIBRATE_HELP = "First rehearse a few rounds of each method and task here, to judge the time by."
-PATIENCE = 0.5
+CALIBRATE_HELP = "First rehearse each method and task here that was not yet rehearsed to an end, to judge the time by."
+PATIENCE = 0.3
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,7 +22,7 @@ import torch
 from bench.boxes.described import box_of
 from bench.cells.code import versions_of
 from bench.cells.counting import clock_of, forget_results, known_on
-from bench.cells.rehearsal import LONGER, ROUNDS, Rehearsed, rehearse
+from bench.cells.rehearsal import ROUNDS, Rehearsed, rehearse
 from bench.grids.growth import Points
 from bench.grids.plan import Planned
 from bench.tasks.data import sources
@@ -34,7 +34,7 @@ from results.store import digest, write_json
 STEP = 4  # a rehearsal's budget in those of the one before
 DOWN = 16  # how many times smaller the next one is, if one found no end
 LEAST = 20  # queries of a rehearsal
-OVER = 20  # times the patience, until when another rehearsal is begun
+OVER = 36  # times the patience, until when another rehearsal is begun
 SURE = 5.0  # standard errors
 COUNTED = 6.4  # bytes that the meter keeps of each query
 
@@ -90,11 +90,12 @@ def known(key: dict[str, Any], root: Path) -> Calibration | None:
 
 
 def to_calibrate(runs: Iterable[Planned], device: str, root: Path) -> dict[str, list[Planned]]:
-    """The runs by what they are to be judged by, name -> runs."""
+    """The runs by what they are to be judged by, name -> runs, without those whose rehearsal is known to its end."""
     found: dict[str, list[Planned]] = {}
     for run in runs:
         found.setdefault(file_of(key_of(run, device), root).stem, []).append(run)
-    return found
+    ended = {name for name, (run, *_) in found.items() if (made := known(key_of(run, device), root)) and made.ended}
+    return {name: group for name, group in found.items() if name not in ended}
 
 
 def calibrate(
@@ -136,7 +137,7 @@ class _Rehearsals:
         terms = (task_of(self._run.task), self._run.method, self._config, replace(self._run.budget, queries=queries))
         one = rehearse(*terms, *self._places, self._patience, counting=True)
         if one.whole and one.seconds < self._patience:
-            exact = rehearse(*terms, *self._places, LONGER * self._patience, counting=False)
+            exact = rehearse(*terms, *self._places, self._patience, counting=False)
             one = exact if exact.whole else one
         self.played.append(one)
         return one
