@@ -18,7 +18,7 @@ from bench.cells.cell import canonical_config
 from bench.cells.counting import SAMPLES, Counted, Known, forget_results
 from bench.cells.rehearsal import Rehearsed, rehearse
 from bench.cells.run import run_cell
-from bench.grids.calibration import Calibration, calibrate, key_of, known, points_of
+from bench.grids.calibration import Calibration, calibrate, file_of, key_of, known, points_of, to_calibrate
 from bench.grids.estimate import estimate
 from bench.grids.growth import seconds_at
 from bench.grids.plan import Planned
@@ -26,7 +26,8 @@ from bench.provenance import device_name
 from bench.tasks.table import task_of
 from budgets import Budget
 from methods import METHODS
-from results.store import state_of
+from results.records import plain
+from results.store import state_of, write_json
 
 NO_DATA = Path("no-data")
 QUICK_ONES = ("ideal", "dfme", "noise")
@@ -150,6 +151,15 @@ def test_a_calibration_is_kept_and_is_no_result(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
     assert made.memory > 1e7
     assert made.memory_at(1_000_000) > made.memory + 64 * 900_000
+
+
+def test_only_what_was_not_rehearsed_to_an_end_is_rehearsed_again(tmp_path: Path) -> None:
+    short, endless = run_of("noise", 100), run_of("dfme", 100)
+    calibrate([short], tmp_path, CPU, "here", 1.0)
+    unended = replace(calibrate([endless], tmp_path, CPU, "here", 1.0), ended=False)
+    write_json(file_of(unended.key, tmp_path), plain(unended))
+    assert list(to_calibrate([short, endless], "here", tmp_path).values()) == [[endless]]
+    assert len(to_calibrate([short, endless], "another", tmp_path)) == 2
 
 
 def test_runs_that_were_done_win_over_rehearsals(trained: Path) -> None:
