@@ -15,9 +15,12 @@ from methods.pool import Pool, batch_sizes
 from methods.run import Run
 from methods.search import Choice, Log
 
+WARM_UP = 0.05  # of all steps
+
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
-    """SGD with IDEAL's momentum and weight decay (released code, ideal.py), its rate falling to 0 along a cosine.
+    """SGD with IDEAL's momentum and weight decay (released code, ideal.py). Its rate rises over the first twentieth of
+    the steps, without which a LeNet-5 now and then dies in its first steps, and falls to 0 along a cosine.
 
     passes, min_steps: at least so many passes over the pool and so many steps, whichever is more, so
     that a student of few images is trained to its end as well. schedule: `constant` keeps the rate as it is.
@@ -41,6 +44,14 @@ def optimizer_of(student: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
+def rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of one of so many steps, counted from 0."""
+    if recipe.schedule == "constant":
+        return recipe.lr
+    rising = min(1.0, (step + 1) / (WARM_UP * steps))
+    return recipe.lr * rising * (1 + math.cos(math.pi * step / steps)) / 2
+
+
 def targets(answers: Tensor) -> Tensor:
     """What a student is to give: the answers, where what was not revealed of an image is spread evenly over the classes
     that nothing was said of."""
@@ -61,9 +72,7 @@ def fit(
         student.train()
         losses = []
         for step, (images, answers) in enumerate(pool.batches(recipe.batch_size, run.rng), start=done * per_pass):
-            share = step / (passes * per_pass)
-            if recipe.schedule == "cosine":
-                optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * share)) / 2
+            optimizer.param_groups[0]["lr"] = rate(recipe, step, passes * per_pass)
             views = augment(images, recipe.augment, recipe.crop_padding, run.rng)
             loss = F.cross_entropy(student(views), targets(oracle(views) if answers is None else answers))
             optimizer.zero_grad()

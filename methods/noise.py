@@ -32,7 +32,7 @@ from methods.shapes import random_shapes
 ANSWERS = ("labels", "probs", "rounded", "partial")
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
+RESULTS = 2
 
 Interpolation = Literal["bilinear", "nearest"]
 

@@ -22,7 +22,7 @@ from methods.run import Run
 ANSWERS = ("labels", "probs", "rounded", "partial")
 DATA = "train"
 PROTOCOL = "per_budget"
-RESULTS = 1
+RESULTS = 2
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
