@@ -349,7 +349,7 @@ def test_what_computed_a_cell_is_on_record_with_it(trained: Path) -> None:
     cell = digits_cell(trained, "noise", 73)
     run_cell(cell, trained, NO_DATA, CPU)
     totals = read(folder_of(trained, cell) / "done.json", Totals)
-    assert totals.versions == {"method": 1, "meter": 1, "runner": 2, "exam": 1, "data": 1}
+    assert totals.versions == {"method": 2, "meter": 1, "runner": 2, "exam": 1, "data": 1}
     assert totals.machine
     assert (totals.machine.threads, totals.machine.precision) == (torch.get_num_threads(), "float32")
     assert totals.machine.torch == torch.__version__
