@@ -240,7 +240,7 @@ class _Mode(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled, and skipping takes a quarter of the time of counting
+        return False  # nothing here is compiled, and skipping takes a tenth of the time of counting
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self._of.call(func, args, kwargs or {})

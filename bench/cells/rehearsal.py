@@ -35,9 +35,7 @@ from methods.images import Images
 from methods.run import Run
 
 ROUNDS = 6  # that tell how the time of a round grows
-LONGER = (
-    32  # times the limit that a rehearsal may take whose rounds tell nothing of later ones, or that is near its end
-)
+LONGER = 32  # times the limit that a rehearsal may take which tells nothing yet, or which is near its end
 SPLIT = 10_000  # images of a split, where the data set does not say how many it has
 
 
@@ -94,8 +92,8 @@ def rehearse(
                 for figures in METHODS[method].distill(stage.oracle, stage.student, config, stage.run):
                     stage.curve.end_round(stage.oracle.spent, stage.oracle.distinct, 0, figures)
                     played.rounds.append((stage.oracle.spent, watch.seconds()))
-                    tells = watch.passed() > limit and len(played.rounds) >= ROUNDS and played.asks_on
-                    if tells and watch.passed() * budget.queries > LONGER * limit * stage.oracle.spent:
+                    enough = watch.passed() > limit and len(played.rounds) >= ROUNDS and played.asks_on
+                    if enough and watch.passed() * budget.queries > LONGER * limit * stage.oracle.spent:
                         raise OutOfTime
             stage.curve.finish()
             played = replace(played, whole=bool(played.rounds))
