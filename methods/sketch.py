@@ -8,8 +8,9 @@ drawn, and the student, which is free to ask, chooses the few that its teacher l
    over its steps, expects has the place that it would take among the labels of this class, and the lowest places are
    asked about; within a class those of which it is least sure. Sources whose candidates it spreads over all classes are
    drawn from more.
-3. The student learns all labels to the end, and becomes the guide.
-4. A student that starts anew learns the labels and, on as many unasked images, balanced by class, what the guide says.
+3. The student starts anew, learns all labels to the end, and becomes the guide. What asked has met the first labels too
+   often, and what has learnt few labels long learns more of them badly (Ash and Adams, NeurIPS 2020).
+4. It starts anew again, and learns the labels and, on as many unasked images, balanced by class, what the guide says.
 
 A label is kept for the image that was asked about and for no other view. docs/method.md has the reasons.
 
@@ -20,7 +21,7 @@ Differs from the released code: this is it.
 import copy
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ from methods.sources.tones import tone
 ANSWERS = ("labels", "probs")
 DATA = "none"
 PROTOCOL = "per_budget"
-RESULTS = 1
+RESULTS = 2
 
 PARTS = 10  # rounds of a training to the end
 AT_ONCE = 500  # images that are drawn and looked at together
@@ -52,9 +53,10 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     rounds: in which is asked. first: the share of the budget that the first asks about, evenly from all sources.
     candidates: drawn for each image that is asked about. choose: by the place in the class that is expected (`even`),
     by how unsure the student is (`unsure`), both, or neither. preference: how far sources are preferred whose
-    candidates spread over the classes, 0 for not at all. guided: unasked images that the second student learns for each
-    asked one, 0 for no second student. passes, min_steps: of a training to the end, whichever is more; as many steps
-    are made while asking. average: what a step keeps of the averaged student.
+    candidates spread over the classes, 0 for not at all. restart: the guide starts anew once all labels are there.
+    guided: unasked images that the last student learns for each asked one, 0 for no such student. passes, min_steps: of
+    a training to the end, whichever is more; as many steps are made while asking. average: what a step keeps of the
+    averaged student, an even mean of the first steps.
     """
 
     sources: tuple[Source, ...] = tuple(SOURCES)
@@ -63,6 +65,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     candidates: Annotated[int, Log(2, 50)] = Field(16, ge=1)
     choose: Annotated[Literal["random", "even", "unsure", "both"], Choice()] = "both"
     preference: Annotated[float, Range(0.0, 20.0)] = Field(10.0, ge=0)
+    restart: Annotated[bool, Choice()] = True
     guided: Annotated[int, Range(0, 16)] = Field(4, ge=0)
     batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
     passes: Annotated[int, Log(5, 100)] = Field(20, ge=1)
@@ -107,10 +110,10 @@ class Palette:
 
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
-    """Rounds that ask and train, then PARTS that train to the end, then as many of the student that starts anew."""
+    """Rounds that ask and train, then PARTS that train a guide to the end, then as many of the student it guides."""
     queries, classes = oracle.budget.queries, oracle.classes
     asked, unasked, palette = Pool(queries), Pool(config.guided * queries), Palette(config, oracle.shape, run.rng)
-    start, guide = copy.deepcopy(student), copy.deepcopy(student)
+    start, guide = copy.deepcopy(student), Average(student, config.average)
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
@@ -122,17 +125,45 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     asking, steps = len(sizes), max(config.min_steps, config.passes * math.ceil(queries / config.batch_size))
     for done in range(run.round, asking + PARTS * (2 if config.guided else 1)):
         if done < asking:
-            images = choose(sizes[done], palette, guide, labels.counts, config) if done else palette.draw(sizes[0])[0]
+            if done:
+                images = choose(sizes[done], palette, guide.network, labels.counts, config)
+            else:
+                images, _ = palette.draw(sizes[0])
             answers = oracle(images)
             asked.add(images, answers)
             labels.add(answers)
         if done == asking + PARTS:
+            add_unasked(unasked, config.guided * queries, palette, guide.network)
+        if done == asking + PARTS or (done == asking and config.restart):
             student.load_state_dict(start.state_dict())
             optimizer.state.clear()
-            add_unasked(unasked, config.guided * queries, palette, guide)
+            guide.steps = 0
         rates = rates_of(done - asking, asking, steps, config.lr)
         loss = learn(student, optimizer, rates, asked, unasked, config, run, None if unasked.added else guide)
         yield figures(loss=loss, evenness=evenness(labels.counts))
+
+
+class Average:
+    """A student, averaged over its steps: all alike at first, then each step keeps a share of the average."""
+
+    def __init__(self, student: nn.Module, keep: float) -> None:
+        self.network, self.keep, self.steps = copy.deepcopy(student), keep, 0
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module) -> None:
+        """One step further; what batch norm has counted is taken over."""
+        self.steps += 1
+        share = max(1 - self.keep, 1 / self.steps)
+        torch._foreach_lerp_(list(self.network.parameters()), list(student.parameters()), share)
+        for kept, new in zip(self.network.buffers(), student.buffers(), strict=True):
+            kept.copy_(new)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.network.load_state_dict(state_dict["network"])
+        self.steps = state_dict["steps"]
 
 
 class LabelCounts:
@@ -232,7 +263,7 @@ def learn(
     unasked: Pool,
     config: Config,
     run: Run,
-    average: nn.Module | None,
+    average: Average | None,
 ) -> Tensor:
     """A step for each rate on asked images and, if there are any, as many unasked ones; returns the mean loss.
 
@@ -254,13 +285,5 @@ def learn(
             optimizer.step()
             losses.append(loss.detach())
             if average is not None:
-                follow(average, student, 1 - config.average)
+                average.follow(student)
     return torch.stack(losses).mean()
-
-
-@torch.no_grad()
-def follow(average: nn.Module, student: nn.Module, share: float) -> None:
-    """Move the average's weights by a share of the way to the student's; what batch norm has counted it takes over."""
-    torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), share)
-    for kept, new in zip(average.buffers(), student.buffers(), strict=True):
-        kept.copy_(new)

@@ -149,7 +149,8 @@ def test_choosing_for_evenness_makes_labels_more_even_than_chance() -> None:
     assert chosen > chance
 
 
-def test_the_second_student_starts_from_the_first_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("restart", [True, False])
+def test_guide_and_last_student_start_from_the_first_weights(monkeypatch: pytest.MonkeyPatch, restart: bool) -> None:
     started: list[Tensor] = []
     learn = sketch.learn
 
@@ -158,9 +159,9 @@ def test_the_second_student_starts_from_the_first_weights(monkeypatch: pytest.Mo
         return learn(student, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sketch, "learn", watched)
-    run_it(100)
-    assert torch.equal(started[4 + sketch.PARTS], started[0])
-    assert not torch.equal(started[4 + sketch.PARTS - 1], started[0])
+    run_it(100, restart=restart)
+    anew = [k for k, weights in enumerate(started) if torch.equal(weights, started[0])]
+    assert anew == ([0, 4, 4 + sketch.PARTS] if restart else [0, 4 + sketch.PARTS])
 
 
 def test_unasked_images_are_balanced_as_the_guide_sees_them_and_carry_what_it_says() -> None:
@@ -174,13 +175,25 @@ def test_unasked_images_are_balanced_as_the_guide_sees_them_and_carry_what_it_sa
     assert max(kept.values()) <= max(400 / CLASSES, *Counter(drawn.tolist()).values())
 
 
-def test_the_average_moves_by_a_share_and_takes_over_what_batch_norm_counts() -> None:
-    average, student = (nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)) for _ in range(2))
-    before, now = average[0].weight.clone(), student[0].weight.clone()
-    student[1].running_mean.fill_(3.0)
-    sketch.follow(average, student, 0.25)
-    assert torch.allclose(average[0].weight, 0.75 * before + 0.25 * now)
-    assert average[1].running_mean.item() == 3.0
+def test_the_average_is_the_mean_of_the_first_steps_and_then_keeps_a_share() -> None:
+    student = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    average = sketch.Average(student, keep=0.75)
+    for step, mean in enumerate(
+        (1.0, 1.5, 2.0, 2.5, 3.125)
+    ):  # of 1, 2, 3 and 4; then three quarters of 2.5 and one of 5
+        with torch.no_grad():
+            student[0].weight.fill_(1.0 + step)
+        average.follow(student)
+        assert average.network[0].weight.item() == pytest.approx(mean)
+
+
+def test_the_average_takes_over_what_batch_norm_counts() -> None:
+    student = nn.BatchNorm1d(1)
+    average = sketch.Average(student, keep=0.5)
+    student.get_buffer("running_mean").fill_(3.0)
+    average.follow(student)
+    average.follow(student)
+    assert average.network.get_buffer("running_mean").item() == 3.0
 
 
 def test_a_resumed_run_is_the_run_that_never_stopped() -> None:
