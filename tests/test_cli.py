@@ -42,9 +42,14 @@ def test_a_run_ends_with_a_table_and_the_paths_of_what_it_drew(here: Path, capsy
     assert bench("run", "--grid", "tiny.yaml", *OFF) == 0
     out = capsys.readouterr().out
     assert "grid tiny: 6 runs (6 to do)" in out
-    assert re.search(r"noise .*per_budget .* 40 .*% *|noise", out)
-    for path in re.findall(r"^  (runs/\S+)$", out, re.MULTILINE):
-        assert (here / path).stat().st_size > 0
+    assert re.search(r"method +┃ 40 +┃ 80 ", out)
+    for method in ("noise", "ideal"):
+        assert re.search(rf"│ {method} +│ [\d.]+ ± [\d.]+( ‡)? +│ [\d.]+ ± [\d.]+( ‡)? +│", out)
+    assert "over 2 seeds" in out
+    assert [path for path in re.findall(r"^  (runs/\S+)$", out, re.MULTILINE) if any((here / path).iterdir())] == [
+        "runs/tiny/tables",
+        "runs/tiny/figures",
+    ]
     assert (here / "runs/tiny/figures/digits-lenet.labels.float.png").exists()
     assert (here / "runs/tiny/tables/summary.parquet").exists()
     (parts,) = read_json(here / "runs/tiny/run.json")["tasks"].values()
@@ -102,6 +107,7 @@ def test_a_partial_run_reports_what_it_has_and_names_what_it_lacks(
     out = capsys.readouterr().out
     assert out.startswith("report: runs/tiny/index.html\n")
     assert "not in these tables: 1 runs to do" in out
+    assert out.count("(n = 1)") == 1
     assert "5 of 6 runs are done" in (here / "runs/tiny/index.html").read_text()
 
 

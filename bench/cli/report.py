@@ -32,4 +32,5 @@ def show_report(console: "Console", folder: Path) -> None:
     lacking = written.cells[written.cells["state"] != "done"]
     for state, reason, n in lacking.fillna({"reason": "-"}).groupby(["state", "reason"]).size().reset_index().values:
         console.print(f"not in these tables: {n} runs {state}: {reason}", markup=False)
-    console.print(f"tables and figures:\n{show.paths([*written.tables, *written.figures])}", markup=False)
+    folders = dict.fromkeys(file.parent for file in (*written.tables, *written.figures))
+    console.print(f"tables and figures:\n{show.paths(folders)}", markup=False)

@@ -135,32 +135,35 @@ def _plan_table(planned: Sequence[Planned]) -> Table:
 
 
 def summary(frame: "pd.DataFrame") -> list[Table]:
-    """One table for each task and track: method x budget, each with mean, spread, n, queries spent, distinct images."""
+    """One table for each task and track: a row a method, a column a budget, mean and spread of the test accuracy."""
     tables = []
     for (task, answers, inputs), track in frame.groupby(["task", "answers", "inputs"], sort=False):
-        several = track["teachers"].max() > 1
-        over = "teachers, of means over seeds" if several else "seeds"
-        title = f"{task}, {answers}, {inputs} inputs: test accuracy % ± spread over {over}"
-        title += "; no accuracy, for the images have no labels" if track["accuracy"].isna().all() else ""
+        unlabelled = bool(track["accuracy"].isna().all())
+        measure = "agreement with the teacher" if unlabelled else "test accuracy"
+        title = f"{task}, {answers}, {inputs} inputs: {measure} in %, ± spread over {_over(track)}"
+        title += "; no accuracy, for the images have no labels" if unlabelled else ""
         title += "; ‡ did not learn its labels" if track["unlearnt"].any() else ""
-        table = Table("method", "protocol", "budget", "accuracy", "n", "agreement", "spent", "distinct", title=title)
+        budgets, most = sorted(track["budget"].unique()), track["n"].max()
+        table = Table("method", *map(short, budgets), title=title)
         table.title_justify = "left"
-        previous = None
-        for row in track.to_dict("records"):
-            new = row["method"] != previous
-            table.add_row(
-                row["method"] if new else "",
-                row["protocol"] if new else "",
-                short(row["budget"]),
-                _percent(row["accuracy"], row["spread"]) + (UNLEARNT if row["unlearnt"] else ""),
-                str(row["n"]),
-                _percent(row["agreement"], row["agreement_spread"]),
-                f"{row['queries']:,.0f}",
-                f"{row['distinct']:,.0f}",
-            )
-            previous = row["method"]
+        for method, rows in track.groupby("method", sort=False):
+            at = {row["budget"]: _reached(row, unlabelled, most) for row in rows.to_dict("records")}
+            table.add_row(str(method), *(at.get(budget, "") for budget in budgets))
         tables.append(table)
     return tables
+
+
+def _over(track: "pd.DataFrame") -> str:
+    """What the means of a track are over."""
+    n = track["n"].max()
+    return f"{n} teachers, of means over seeds" if track["teachers"].max() > 1 else f"{n} seeds"
+
+
+def _reached(row: dict[Any, Any], unlabelled: bool, most: int) -> str:
+    """Mean and spread, the mark of students that did not learn their labels, and n where others have more."""
+    mean, spread = ("agreement", "agreement_spread") if unlabelled else ("accuracy", "spread")
+    few = f" (n = {row['n']})" if row["n"] < most else ""
+    return _percent(row[mean], row[spread]) + (UNLEARNT if row["unlearnt"] else "") + few
 
 
 def curve(points: Sequence[Point]) -> Table:
