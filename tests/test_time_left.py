@@ -26,7 +26,7 @@ class Clock:
 
 
 def time_left(clock: Clock, slots: int = 1) -> TimeLeft:
-    return TimeLeft(lambda job: JUDGED[job.key], 1100.0, slots, clock)
+    return TimeLeft(lambda job: JUDGED[job.key], 1100.0, 1, slots, clock)
 
 
 def test_what_is_left_falls_as_time_passes_and_slots_share_it() -> None:
@@ -61,6 +61,14 @@ def test_a_failure_and_a_job_of_which_nothing_is_known_teach_nothing_and_one_put
     left.put_back(JOBS["long"])
     left.end(JOBS["short"], done=False)
     assert left.seconds() == pytest.approx(1000)
+
+
+def test_runs_of_which_nothing_is_known_are_told_until_they_end() -> None:
+    left = time_left(Clock())
+    left.start(JOBS["unknown"])
+    assert left.words() == "about 18.3 min left, and 1 of which nothing is known"
+    left.end(JOBS["unknown"], done=True)
+    assert left.words() == "about 18.3 min left"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from bench.cli.time_left import TimeLeft, spoken
+from bench.cli.time_left import TimeLeft
 from bench.executors.jobs import Event
 
 HEARTBEAT = 30.0  # seconds between plain lines
@@ -53,7 +53,7 @@ class Board:
 
     def _title(self) -> str:
         """What is being done, and how long it still takes."""
-        return f"{self._what}, about {spoken(self._left.seconds())} left" if self._left else self._what
+        return f"{self._what}, {self._left.words()}" if self._left else self._what
 
     def _take(self, event: Event) -> None:
         key = event.job.key

@@ -150,12 +150,12 @@ class _Run:
 
         preparation = Preparation(needs_of(self.chosen), machine.out, machine.data, outside, then)
         total = preparation.ahead() + len({run.cell or run for run in self.waiting})
-        left = _time_left(self.waiting, machine)
+        left = _time_left(self.waiting, total, machine)
         return work(self.console, "runs", preparation(), machine, more, total, left, patient=patient)
 
 
-def _time_left(waiting: "list[Planned]", machine: Machine) -> "TimeLeft | None":
-    """How long the runs take, as far as that is known of the device; None if it is of none."""
+def _time_left(waiting: "list[Planned]", total: int, machine: Machine) -> "TimeLeft | None":
+    """How long the runs take, as far as that is known of the device; None if it is of none. total: of all jobs."""
     import math
 
     import torch
@@ -176,5 +176,6 @@ def _time_left(waiting: "list[Planned]", machine: Machine) -> "TimeLeft | None":
         cell = job.arguments[0]
         return judged.get((cell.task, cell.method, cell.config, cell.budget), math.nan)
 
-    known = [seconds for run in waiting if not math.isnan(seconds := judged[run.terms])]
-    return TimeLeft(of, sum(known), len(machine.slots)) if known else None
+    each = {run.cell or run: judged[run.terms] for run in waiting}
+    known = [seconds for seconds in each.values() if not math.isnan(seconds)]
+    return TimeLeft(of, sum(known), total - len(known), len(machine.slots)) if known else None

@@ -79,7 +79,8 @@ def cost(cost: Estimate, device: str, slots: int, *, full: bool) -> Group:
         return Group(f"time: no run like these was done on {device} yet; bench plan --calibrate measures it", disk)
     unended = sum(each.open for each in cost.costs.values())
     lines = [
-        f"time: {'more than' if unended else 'about'} {cost.seconds / 3600:,.1f} hours on {device}, one run at a time"
+        f"time{f' of {cost.judged:,} runs' if cost.unjudged else ''}: {'more than' if unended else 'about'} "
+        f"{spoken(cost.seconds)} on {device}, one run at a time"
         + (f"; {spoken(cost.seconds / slots)} with {slots} at once" if slots > 1 else "")
         + "; teachers apart"
     ]
@@ -88,7 +89,7 @@ def cost(cost: Estimate, device: str, slots: int, *, full: bool) -> Group:
             f"{unended:,} runs take longer than that: no rehearsal of them came to an end; --patience gives it time"
         )
     if cost.unjudged:
-        lines.append(f"{cost.unjudged:,} runs are not among them: there is nothing to judge them by; --calibrate")
+        lines.append(f"{cost.unjudged:,} more runs have nothing to be judged by; bench plan --calibrate measures them")
     return Group(*lines, disk, *([_cost_table(cost)] if full else []))
 
 

@@ -10,12 +10,18 @@ TRUST = 60.0  # seconds of ended jobs that weigh as much as the judgement before
 
 
 class TimeLeft:
-    """judged: seconds that a job takes, NaN where nothing is known of its like. total: of all jobs that are known."""
+    """judged: seconds that a job takes, NaN where nothing is known of its like. total: of all jobs that are known.
+    unknown: how many there are of which nothing is known."""
 
     def __init__(
-        self, judged: Callable[[Job], float], total: float, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        judged: Callable[[Job], float],
+        total: float,
+        unknown: int,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._judged, self._left, self._slots, self._clock = judged, total, slots, clock
+        self._judged, self._left, self._unknown, self._slots, self._clock = judged, total, unknown, slots, clock
         self._running: dict[str, tuple[float, float]] = {}  # key -> when it began, and its judged seconds
         self._took = self._expected = TRUST
 
@@ -30,6 +36,7 @@ class TimeLeft:
 
     def end(self, job: Job, *, done: bool) -> None:
         if job.key not in self._running:
+            self._unknown = max(self._unknown - 1, 0)
             return
         begun, judged = self._running.pop(job.key)
         self._left -= judged
@@ -43,6 +50,11 @@ class TimeLeft:
         passed = {key: min(now - begun, judged * factor) for key, (begun, judged) in self._running.items()}
         rest = [judged * factor - passed[key] for key, (_, judged) in self._running.items()]
         return max([(self._left * factor - sum(passed.values())) / self._slots, *rest, 0.0])
+
+    def words(self) -> str:
+        """As a person is told."""
+        known = f"about {spoken(self.seconds())} left"
+        return f"{known}, and {self._unknown:,} of which nothing is known" if self._unknown else known
 
 
 def spoken(seconds: float) -> str:
