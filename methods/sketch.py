@@ -8,9 +8,8 @@ drawn, and the student, which is free to ask, chooses the few that its teacher l
    over its steps, expects has the place that it would take among the labels of this class, and the lowest places are
    asked about; within a class those of which it is least sure. Sources whose candidates it spreads over all classes are
    drawn from more.
-3. The student starts anew, learns all labels to the end, and becomes the guide. What asked has met the first labels too
-   often, and what has learnt few labels long learns more of them badly (Ash and Adams, NeurIPS 2020).
-4. It starts anew again, and learns the labels and, on as many unasked images, balanced by class, what the guide says.
+3. The student starts anew and learns all labels to the end. What asked has met the first labels too often, and what has
+   learnt few labels long learns more of them badly (Ash and Adams, NeurIPS 2020).
 
 A label is kept for the image that was asked about and for no other view. docs/method.md has the reasons.
 
@@ -42,9 +41,8 @@ DATA = "none"
 PROTOCOL = "per_budget"
 RESULTS = 2
 
-PARTS = 10  # rounds of a training to the end
+PARTS = 10  # rounds of the training to the end
 AT_ONCE = 500  # images that are drawn and looked at together
-LOT, SPARE = 1000, 3  # unasked images that are balanced together, and how many are drawn for each that is kept
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -53,10 +51,9 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     rounds: in which is asked. first: the share of the budget that the first asks about, evenly from all sources.
     candidates: drawn for each image that is asked about. choose: by the place in the class that is expected (`even`),
     by how unsure the student is (`unsure`), both, or neither. preference: how far sources are preferred whose
-    candidates spread over the classes, 0 for not at all. restart: the guide starts anew once all labels are there.
-    guided: unasked images that the last student learns for each asked one, 0 for no such student. passes, min_steps: of
-    a training to the end, whichever is more; as many steps are made while asking. average: what a step keeps of the
-    averaged student, an even mean of the first steps.
+    candidates spread over the classes, 0 for not at all. restart: the student starts anew once all labels are there.
+    passes, min_steps: of the training to the end, whichever is more; as many steps are made while asking. average: what
+    a step keeps of the averaged student, an even mean of the first steps.
     """
 
     sources: tuple[Source, ...] = tuple(SOURCES)
@@ -66,7 +63,6 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     choose: Annotated[Literal["random", "even", "unsure", "both"], Choice()] = "both"
     preference: Annotated[float, Range(0.0, 20.0)] = Field(10.0, ge=0)
     restart: Annotated[bool, Choice()] = True
-    guided: Annotated[int, Range(0, 16)] = Field(4, ge=0)
     batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
     passes: Annotated[int, Log(5, 100)] = Field(20, ge=1)
     min_steps: int = Field(1500, ge=1)
@@ -110,36 +106,30 @@ class Palette:
 
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
-    """Rounds that ask and train, then PARTS that train a guide to the end, then as many of the student it guides."""
+    """Rounds that ask and train, then PARTS that train to the end."""
     queries, classes = oracle.budget.queries, oracle.classes
-    asked, unasked, palette = Pool(queries), Pool(config.guided * queries), Palette(config, oracle.shape, run.rng)
-    start, guide = copy.deepcopy(student), Average(student, config.average)
+    asked, palette, labels = Pool(queries), Palette(config, oracle.shape, run.rng), LabelCounts(classes, run.device)
+    start, average = copy.deepcopy(student), Average(student, config.average)
     optimizer = torch.optim.SGD(
         student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
-    labels = LabelCounts(classes, run.device)
-    run.track(
-        asked=asked, unasked=unasked, palette=palette, start=start, guide=guide, optimizer=optimizer, labels=labels
-    )
+    run.track(asked=asked, palette=palette, labels=labels, start=start, average=average, optimizer=optimizer)
     sizes = sizes_of_rounds(queries, config)
     asking, steps = len(sizes), max(config.min_steps, config.passes * math.ceil(queries / config.batch_size))
-    for done in range(run.round, asking + PARTS * (2 if config.guided else 1)):
+    for done in range(run.round, asking + PARTS):
         if done < asking:
             if done:
-                images = choose(sizes[done], palette, guide.network, labels.counts, config)
+                images = choose(sizes[done], palette, average.network, labels.counts, config)
             else:
                 images, _ = palette.draw(sizes[0])
             answers = oracle(images)
             asked.add(images, answers)
             labels.add(answers)
-        if done == asking + PARTS:
-            add_unasked(unasked, config.guided * queries, palette, guide.network)
-        if done == asking + PARTS or (done == asking and config.restart):
+        elif done == asking and config.restart:
             student.load_state_dict(start.state_dict())
             optimizer.state.clear()
-            guide.steps = 0
         rates = rates_of(done - asking, asking, steps, config.lr)
-        loss = learn(student, optimizer, rates, asked, unasked, config, run, None if unasked.added else guide)
+        loss = learn(student, optimizer, rates, asked, config, run, average if done < asking else None)
         yield figures(loss=loss, evenness=evenness(labels.counts))
 
 
@@ -190,10 +180,10 @@ def sizes_of_rounds(queries: int, config: Config) -> list[int]:
 
 
 def rates_of(part: int, asking: int, steps: int, lr: float) -> list[float]:
-    """The learning rates of a round's steps: `lr` while asking (part < 0), then down to 0 along a cosine, and again."""
+    """The learning rates of a round's steps: `lr` while asking (part < 0), then down to 0 along a cosine."""
     if part < 0:
         return [lr] * math.ceil(steps / asking)
-    begin, end = (steps * (part % PARTS + more) // PARTS for more in (0, 1))
+    begin, end = (steps * (part + more) // PARTS for more in (0, 1))
     return [lr * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(begin, end)]
 
 
@@ -203,10 +193,10 @@ def shared_out(n: int, weights: list[float]) -> list[int]:
     return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def choose(n: int, palette: Palette, guide: nn.Module, counts: Tensor, config: Config) -> Tensor:
+def choose(n: int, palette: Palette, average: nn.Module, counts: Tensor, config: Config) -> Tensor:
     """The n of `candidates` times as many images that are to be asked about. counts: of the labels, K."""
     images, drawn = palette.draw(config.candidates * n)
-    expected = expectations(guide, images)
+    expected = expectations(average, images)
     palette.learn(expected, drawn)
     value = torch.rand(len(images), generator=palette.rng, device=images.device)
     if config.choose in {"unsure", "both"}:
@@ -229,19 +219,6 @@ def lowest_places(classes: Tensor, value: Tensor, counts: Tensor, n: int) -> Ten
     return order[places.topk(n, largest=False).indices]
 
 
-def add_unasked(unasked: Pool, n: int, palette: Palette, guide: nn.Module) -> None:
-    """Draw `SPARE` times n images, and keep n that the guide spreads evenly over the classes, with what it says."""
-    left = n
-    while left:
-        size = min(LOT, left)
-        images, _ = palette.draw(SPARE * size)
-        expected = expectations(guide, images)
-        value = torch.rand(len(images), generator=palette.rng, device=images.device)
-        kept = lowest_places(expected.argmax(dim=1), value, expected.new_zeros(expected.shape[1]), size)
-        unasked.add(images[kept], expected[kept])
-        left -= size
-
-
 @torch.no_grad()
 def expectations(network: nn.Module, images: Tensor) -> Tensor:
     """What a network in evaluation mode expects, probabilities N x K."""
@@ -260,15 +237,11 @@ def learn(
     optimizer: torch.optim.Optimizer,
     rates: list[float],
     asked: Pool,
-    unasked: Pool,
     config: Config,
     run: Run,
     average: Average | None,
 ) -> Tensor:
-    """A step for each rate on asked images and, if there are any, as many unasked ones; returns the mean loss.
-
-    The two are batches of their own, so that batch norm sees no mixture of them. average: follows the student.
-    """
+    """A step for each rate, which the average follows if there is one; returns the mean loss."""
     student.train()
     losses: list[Tensor] = []
     while len(losses) < len(rates):
@@ -276,9 +249,6 @@ def learn(
         for (images, answers), rate in zip(asked.batches(config.batch_size, run.rng), left, strict=False):
             assert answers is not None, "each image was labelled when it was added"
             loss = F.cross_entropy(student(images), answers)
-            if unasked.added:
-                more, expected = unasked.sample(len(images), run.rng)
-                loss = (loss + F.cross_entropy(student(more), expected)) / 2
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
             loss.backward()

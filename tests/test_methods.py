@@ -55,7 +55,7 @@ SMALL: dict[str, dict[str, object]] = {
         "student_steps": 3,
     },
     "dip_kd": {"batch_size": 20, "passes": 3, "contrast_passes": 2},
-    "sketch": {"rounds": 4, "candidates": 2, "guided": 1, "batch_size": 32, "passes": 1, "min_steps": 10},
+    "sketch": {"rounds": 4, "candidates": 2, "batch_size": 32, "passes": 1, "min_steps": 10},
     "noise": {"recipe": {"min_steps": 5, "passes": 1, "batch_size": 32}},
     "real": {"recipe": {"min_steps": 5, "passes": 1, "batch_size": 32}},
     "knockoff": {"passes": 2},

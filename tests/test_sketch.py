@@ -1,8 +1,7 @@
-"""Sketch: which images are asked about, what is drawn, and what each student learns."""
+"""Sketch: which images are asked about, what is drawn, and what the student learns."""
 
 import json
 import math
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from resuming import assert_resuming_changes_nothing
-from support import CLASSES, SHAPE, RecordingTeacher, bench, make_oracle, make_run, small_student
+from support import SHAPE, RecordingTeacher, bench, make_oracle, make_run, small_student
 from test_cli import OFF
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from methods import sketch
 from methods.sources import SOURCES
 from methods.sources.tones import tone
 
-SMALL: dict[str, object] = {"rounds": 4, "candidates": 2, "guided": 2, "batch_size": 32, "passes": 1, "min_steps": 10}
+SMALL: dict[str, object] = {"rounds": 4, "candidates": 2, "batch_size": 32, "passes": 1, "min_steps": 10}
 SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 9, 17)]
 
 
@@ -121,36 +120,33 @@ def test_a_round_asks_about_its_share_of_the_budget(queries: int, sizes: list[in
     assert sketch.sizes_of_rounds(queries, sketch.Config.model_validate(SMALL)) == sizes
 
 
-def test_the_rate_stays_while_asking_and_falls_to_nothing_twice() -> None:
+def test_the_rate_stays_while_asking_and_then_falls_to_nothing() -> None:
     assert sketch.rates_of(-3, asking=4, steps=10, lr=0.1) == [0.1] * 3
-    for begin in (0, sketch.PARTS):
-        rates = [rate for part in range(sketch.PARTS) for rate in sketch.rates_of(begin + part, 4, 25, 0.1)]
-        assert len(rates) == 25
-        assert rates[0] == 0.1
-        assert rates == sorted(rates, reverse=True)
-        assert rates[-1] < 0.001
+    rates = [rate for part in range(sketch.PARTS) for rate in sketch.rates_of(part, 4, 25, 0.1)]
+    assert len(rates) == 25
+    assert rates[0] == 0.1
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.001
 
 
 def test_each_image_is_asked_about_once_in_rounds_of_the_budget() -> None:
     teacher, _, figures = run_it(200)
     assert teacher.calls == [20, 60, 60, 60]
-    assert len(figures) == 4 + 2 * sketch.PARTS
+    assert len(figures) == 4 + sketch.PARTS
     assert all(0 <= figure["evenness"] <= 1 for figure in figures)
 
 
-def test_without_guided_images_there_is_one_student() -> None:
-    assert len(run_it(100, guided=0)[2]) == 4 + sketch.PARTS
-
-
 def test_choosing_for_evenness_makes_labels_more_even_than_chance() -> None:
-    settings: dict[str, object] = {"rounds": 8, "candidates": 12, "min_steps": 200, "guided": 0, "preference": 0.0}
+    settings: dict[str, object] = {"rounds": 8, "candidates": 12, "min_steps": 200, "preference": 0.0}
     chance = run_it(600, choose="random", **settings)[2][-1]["evenness"]
     chosen = run_it(600, choose="even", **settings)[2][-1]["evenness"]
     assert chosen > chance
 
 
 @pytest.mark.parametrize("restart", [True, False])
-def test_guide_and_last_student_start_from_the_first_weights(monkeypatch: pytest.MonkeyPatch, restart: bool) -> None:
+def test_the_student_starts_from_the_first_weights_once_all_labels_are_there(
+    monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
     started: list[Tensor] = []
     learn = sketch.learn
 
@@ -161,18 +157,7 @@ def test_guide_and_last_student_start_from_the_first_weights(monkeypatch: pytest
     monkeypatch.setattr(sketch, "learn", watched)
     run_it(100, restart=restart)
     anew = [k for k, weights in enumerate(started) if torch.equal(weights, started[0])]
-    assert anew == ([0, 4, 4 + sketch.PARTS] if restart else [0, 4 + sketch.PARTS])
-
-
-def test_unasked_images_are_balanced_as_the_guide_sees_them_and_carry_what_it_says() -> None:
-    unasked, guide = sketch.Pool(400), small_student()
-    sketch.add_unasked(unasked, 400, palette(), guide)
-    images, expected = unasked.sample(400, rng())
-    assert torch.allclose(sketch.expectations(guide, images), expected, atol=1e-5)
-    assert expected.shape == (400, CLASSES)
-    drawn = sketch.expectations(guide, palette().draw(1200)[0]).argmax(dim=1)
-    kept = Counter(expected.argmax(dim=1).tolist())
-    assert max(kept.values()) <= max(400 / CLASSES, *Counter(drawn.tolist()).values())
+    assert anew == ([0, 4] if restart else [0])
 
 
 def test_the_average_is_the_mean_of_the_first_steps_and_then_keeps_a_share() -> None:
@@ -199,7 +184,7 @@ def test_the_average_takes_over_what_batch_norm_counts() -> None:
 def test_a_resumed_run_is_the_run_that_never_stopped() -> None:
     config = sketch.Config.model_validate(SMALL)
     assert len(sketch.sizes_of_rounds(100, config)) == 4
-    for stop_after in (2, 4, 9, 4 + sketch.PARTS, 20):
+    for stop_after in (2, 4, 5, 9, 3 + sketch.PARTS):
         assert_resuming_changes_nothing("sketch", 100, "labels", stop_after, **SMALL)
 
 
