@@ -141,10 +141,11 @@ def summary(frame: "pd.DataFrame") -> list[Table]:
     for (task, answers, inputs), track in frame.groupby(["task", "answers", "inputs"], sort=False):
         unlabelled = bool(track["accuracy"].isna().all())
         measure = "agreement with the teacher" if unlabelled else "test accuracy"
-        title = f"{task}, {answers}, {inputs} inputs: {measure} in %, ± spread over {_over(track)}"
+        budgets, most = sorted(track["budget"].unique()), track["n"].max()
+        over = f"{most} teachers, of means over seeds" if track["teachers"].max() > 1 else f"{most} seeds"
+        title = f"{task}, {answers}, {inputs} inputs: {measure} in %, ± spread over {over}"
         title += "; no accuracy, for the images have no labels" if unlabelled else ""
         title += "; ‡ did not learn its labels" if track["unlearnt"].any() else ""
-        budgets, most = sorted(track["budget"].unique()), track["n"].max()
         table = Table("method", *map(short, budgets), title=title)
         table.title_justify = "left"
         for method, rows in track.groupby("method", sort=False):
@@ -152,12 +153,6 @@ def summary(frame: "pd.DataFrame") -> list[Table]:
             table.add_row(str(method), *(at.get(budget, "") for budget in budgets))
         tables.append(table)
     return tables
-
-
-def _over(track: "pd.DataFrame") -> str:
-    """What the means of a track are over."""
-    n = track["n"].max()
-    return f"{n} teachers, of means over seeds" if track["teachers"].max() > 1 else f"{n} seeds"
 
 
 def _reached(row: dict[Any, Any], unlabelled: bool, most: int) -> str:
