@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from resuming import assert_resuming_changes_nothing
 from support import SHAPE, RecordingTeacher, bench, make_oracle, make_run, small_student
@@ -158,6 +159,67 @@ def test_the_student_starts_from_the_first_weights_once_all_labels_are_there(
     run_it(100, restart=restart)
     anew = [k for k, weights in enumerate(started) if torch.equal(weights, started[0])]
     assert anew == ([0, 4] if restart else [0])
+
+
+def unsureness(network: nn.Module, images: Tensor) -> Tensor:
+    two = sketch.expectations(network, images).topk(2, dim=1).values
+    return two[:, 1] - two[:, 0]
+
+
+def test_a_refined_image_is_near_the_chosen_one_and_the_student_is_less_sure_of_it() -> None:
+    network = small_student()
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.mul_(3)  # sure of something, where a fresh network is sure of nothing
+    images = sketch.to_8_bits(torch.rand(30, *SHAPE, generator=rng()))
+    config = sketch.Config(refine=4, refine_step=0.02)
+    refined = sketch.refine(images, network, config)
+    assert unsureness(network, refined).mean() > unsureness(network, images).mean() + 0.05
+    assert (refined - images).abs().max() <= 4 * 0.02 + 0.5 / 255 + 1e-6
+    assert torch.equal(refined, sketch.to_8_bits(refined).clamp(0, 1))
+    assert all(weights.grad is None for weights in network.parameters())
+
+
+def test_no_step_leaves_the_chosen_images_as_they_are() -> None:
+    images = sketch.to_8_bits(torch.rand(3, *SHAPE, generator=rng()))
+    assert torch.equal(sketch.refine(images, small_student(), sketch.Config(refine=0)), images)
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_the_student_meets_moved_images_only_before_the_last_passes_of_the_training_to_the_end(moves: int) -> None:
+    student, asked, met = small_student(), list[Tensor](), list[Tensor]()
+
+    def teacher(images: Tensor) -> Tensor:
+        asked.append(images)
+        return RecordingTeacher()(images)
+
+    student.register_forward_pre_hook(lambda network, inputs: met.append(inputs[0]) if network.training else None)
+    config = sketch.Config.model_validate({**SMALL, "moves": moves, "min_steps": 20, "passes": 3})
+    ends = [len(met) for _ in sketch.distill(make_oracle(teacher, 60), student, config, make_run())]
+    first, last = ends[3], len(met) - 3 * 2  # three passes of two batches are as asked, and so is all while asking
+    images, moved, as_asked = torch.cat(asked), torch.cat(met[first:last]), torch.cat(met[:first] + met[last:])
+    assert last - first == 14
+    views = F.pad(images, [moves] * 4).unfold(2, SHAPE[1], 1).unfold(3, SHAPE[2], 1).permute(0, 2, 3, 1, 4, 5)
+    assert far_from(as_asked, images) == 0
+    assert far_from(moved, views.reshape(-1, *SHAPE)) == 0
+    assert (far_from(moved, images) > 0) == (moves > 0)
+
+
+def test_where_labels_are_so_many_that_none_is_met_too_often_no_image_is_moved() -> None:
+    offsets = [sketch.offsets_of(part, 100, 0, 1, make_run()) for part in range(sketch.PARTS)]
+    assert offsets == [[(0, 0)] * 10] * sketch.PARTS
+
+
+def test_a_moved_image_lies_further_down_and_right_and_black_fills_what_is_left() -> None:
+    images = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
+    assert sketch.moved(images, 1, 0)[0, 0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
+    assert sketch.moved(images, 0, -1)[0, 0].tolist() == [[2, 3, 0], [5, 6, 0], [8, 9, 0]]
+    assert torch.equal(sketch.moved(images, 0, 0), images)
+
+
+def far_from(images: Tensor, known: Tensor) -> int:
+    """How many images are none of the known."""
+    return int((torch.cdist(images.flatten(1), known.flatten(1), p=math.inf).amin(dim=1) > 1e-6).sum())
 
 
 def test_the_average_is_the_mean_of_the_first_steps_and_then_keeps_a_share() -> None:
