@@ -49,7 +49,7 @@ AT_ONCE = 500  # images that are drawn and looked at together
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
-    """Defaults: chosen on the validation images of mnist-lenet and mnist-lenet5, one teacher each (docs/method.md).
+    """Defaults: chosen on validation images of mnist-lenet, mnist-lenet5 and digits-lenet (docs/method.md).
 
     rounds: in which is asked. first: the share of the budget that the first asks about, evenly from all sources.
     candidates: drawn for each image that is asked about. choose: by the place in the class that is expected (`even`),
