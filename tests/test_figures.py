@@ -91,7 +91,7 @@ def test_no_two_methods_look_the_same_even_without_colour() -> None:
     labels = [f"method {i}" for i in range(10)]
     figure = draw(summary_of(*labels), roles=dict.fromkeys(labels, RANKED))
     assert len({look_of(line_of(figure, label))[2] for label in labels}) == 10
-    assert len({look_of(line_of(figure, label))[0] for label in labels}) == 9  # the palette, without its grey
+    assert len({look_of(line_of(figure, label))[0] for label in labels}) == 10
 
 
 def test_many_controls_can_be_drawn() -> None:

@@ -40,6 +40,10 @@ def test_whoever_writes_numbers_does_not_wait_for_the_libraries_that_draw() -> N
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_the_methods_of_the_largest_grid_have_a_colour_each() -> None:
+    assert len({look.colour for look in looks({f"method {i}": RANKED for i in range(14)}).values()}) == 14
+
+
 def test_twenty_methods_have_twenty_looks() -> None:
     assert len(set(looks({f"method {i}": RANKED for i in range(20)}).values())) == 20
 

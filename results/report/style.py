@@ -36,6 +36,13 @@ THIN_MARKERS = {
 }
 UNLEARNT = " ‡"  # the mark of a student that did not learn its labels
 ITS_GREY = "#949494"  # the palette's own, which would pass for a control
+MORE = (
+    "#7f5bd5",
+    "#a3244e",
+    "#7d8400",
+    "#2a9d9d",
+    "#3a4fd8",
+)  # purple, wine, olive, teal and royal blue, which it lacks
 GREYS = {REFERENCE: "#666666", CONTROL: "#8a8a8a"}  # legible on white and on black
 
 
@@ -69,7 +76,7 @@ def looks(roles: Mapping[str, str]) -> dict[str, Look]:
     """Label -> its look, the same in every figure of a run. Those that stand in no ranking are grey, and dotted."""
     import seaborn as sns  # takes a second, which commands that draw nothing do not pay
 
-    colours = cycle(colour for colour in sns.color_palette("colorblind").as_hex() if colour != ITS_GREY)
+    colours = cycle([colour for colour in sns.color_palette("colorblind").as_hex() if colour != ITS_GREY] + [*MORE])
     dashes, markers, thin = cycle(DASHES), cycle(MARKERS), cycle(THIN_MARKERS)
     return {
         label: Look(next(colours), next(dashes), next(markers))
