@@ -224,8 +224,7 @@ def choose(n: int, palette: Palette, average: nn.Module, counts: Tensor, config:
     palette.learn(expected, drawn)
     value = torch.rand(len(images), generator=palette.rng, device=images.device)
     if config.choose in {"unsure", "both"}:
-        two = expected.topk(2, dim=1).values
-        value = two[:, 1] - two[:, 0]
+        value = unsureness(expected)
     if config.choose in {"even", "both"}:
         kept = lowest_places(expected.argmax(dim=1), value, counts, n)
     else:
@@ -245,18 +244,24 @@ def lowest_places(classes: Tensor, value: Tensor, counts: Tensor, n: int) -> Ten
     return order[places.topk(n, largest=False).indices]
 
 
+def unsureness(expected: Tensor) -> Tensor:
+    """How near the second of N x K probabilities comes to the first, N numbers from -1 to 0."""
+    two = expected.topk(2, dim=1).values
+    return two[:, 1] - two[:, 0]
+
+
 def refine(images: Tensor, network: nn.Module, config: Config) -> Tensor:
     """Images N x C x H x W, moved to where a network in evaluation mode is less sure which of two classes it sees.
 
-    Each step adds `refine_step` times the sign of the gradient (Madry et al., ICLR 2018), here of how near the second
-    probability comes to the first. On the 8-bit grid again.
+    Each step adds `refine_step` times the sign of the gradient (Madry et al., ICLR 2018), here of the unsureness. On
+    the 8-bit grid again.
     """
     network.eval()
     parts = []
     for part in images.split(AT_ONCE):
         for _ in range(config.refine):
-            two = network(part.requires_grad_()).softmax(dim=1).topk(2, dim=1).values
-            (slope,) = torch.autograd.grad((two[:, 1] - two[:, 0]).sum(), part)
+            unsure = unsureness(network(part.requires_grad_()).softmax(dim=1))
+            (slope,) = torch.autograd.grad(unsure.sum(), part)
             part = (part.detach() + config.refine_step * slope.sign()).clamp(0, 1)
         parts.append(part)
     return to_8_bits(torch.cat(parts))

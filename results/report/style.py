@@ -36,13 +36,8 @@ THIN_MARKERS = {
 }
 UNLEARNT = " ‡"  # the mark of a student that did not learn its labels
 ITS_GREY = "#949494"  # the palette's own, which would pass for a control
-MORE = (
-    "#7f5bd5",
-    "#a3244e",
-    "#7d8400",
-    "#2a9d9d",
-    "#3a4fd8",
-)  # purple, wine, olive, teal and royal blue, which it lacks
+# purple, wine, olive, teal and royal blue, which the palette lacks
+MORE = ("#7f5bd5", "#a3244e", "#7d8400", "#2a9d9d", "#3a4fd8")
 GREYS = {REFERENCE: "#666666", CONTROL: "#8a8a8a"}  # legible on white and on black
 
 
