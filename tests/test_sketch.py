@@ -2,12 +2,15 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from resuming import assert_resuming_changes_nothing
 from support import SHAPE, RecordingTeacher, bench, make_oracle, make_run, small_student
@@ -24,10 +27,6 @@ SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 9, 17)]
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def palette(preference: float = 10.0) -> sketch.Palette:
-    return sketch.Palette(sketch.Config(sources=("noise", "strokes"), preference=preference), SHAPE, rng())
 
 
 def run_it(queries: int, **settings: object) -> tuple[RecordingTeacher, nn.Module, list[dict[str, float]]]:
@@ -86,48 +85,52 @@ def test_a_mirrored_blob_is_its_own_mirror_image_and_half_of_them_are() -> None:
     assert 0.35 < mirrored.float().mean() < 0.65
 
 
-def test_shares_move_half_way_to_the_sources_whose_candidates_are_spread_over_the_classes() -> None:
-    parts = palette(preference=2.0)
-    even, alike = torch.full((6, 4), 0.25), torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)
-    parts.learn(torch.cat([even, alike]), [6, 4])
-    wanted = math.exp(2) / (math.exp(2) + 1)
-    assert parts.shares == pytest.approx([(0.5 + wanted) / 2, (1.5 - wanted) / 2])
+def test_each_source_has_its_even_share_of_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, int] = {}
+
+    def counted(name: str) -> Callable[..., Tensor]:
+        def source(n: int, *_: object) -> Tensor:
+            drawn[name] = drawn.get(name, 0) + n
+            return torch.zeros(n, *SHAPE)
+
+        return source
+
+    monkeypatch.setattr(sketch, "SOURCES", {name: counted(name) for name in SOURCES})
+    images = sketch.draw(1300, sketch.Config(sources=("noise", "strokes")), SHAPE, rng())
+    assert (len(images), drawn) == (1300, {"noise": 650, "strokes": 650})
 
 
-def test_no_preference_leaves_the_shares_even() -> None:
-    parts = palette(preference=0.0)
-    parts.learn(torch.eye(4).repeat(2, 1), [3, 5])
-    assert parts.shares == [0.5, 0.5]
-
-
-def test_as_many_images_are_drawn_as_the_shares_say() -> None:
-    parts = palette()
-    parts.shares = [0.25, 0.75]
-    images, counts = parts.draw(40)
-    assert (len(images), counts) == (40, [10, 30])
-
-
-@pytest.mark.parametrize(("n", "weights"), [(10, [1.0, 1.0, 1.0]), (7, [0.2, 0.3, 0.5]), (0, [1.0]), (3, [1.0] * 5)])
-def test_what_is_shared_out_is_all_there_is(n: int, weights: list[float]) -> None:
-    parts = sketch.shared_out(n, weights)
-    assert sum(parts) == n
-    assert all(abs(part - n * weight / sum(weights)) <= 1 for part, weight in zip(parts, weights, strict=True))
+@given(n=st.integers(0, 10**6), parts=st.integers(1, 40))
+def test_even_parts_are_all_there_is_and_differ_by_one_at_most(n: int, parts: int) -> None:
+    sizes = sketch.evenly(n, parts)
+    assert (len(sizes), sum(sizes)) == (parts, n)
+    assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(
-    ("queries", "sizes"), [(200, [20, 60, 60, 60]), (5, [1, 1, 2, 1]), (2, [1, 1]), (1, [1])], ids=str
+    ("queries", "sizes"), [(200, [20, 60, 60, 60]), (5, [1, 1, 1, 2]), (2, [1, 1]), (1, [1])], ids=str
 )
 def test_a_round_asks_about_its_share_of_the_budget(queries: int, sizes: list[int]) -> None:
     assert sketch.sizes_of_rounds(queries, sketch.Config.model_validate(SMALL)) == sizes
 
 
-def test_the_rate_stays_while_asking_and_then_falls_to_nothing() -> None:
-    assert sketch.rates_of(-3, asking=4, steps=10, lr=0.1) == [0.1] * 3
-    rates = [rate for part in range(sketch.PARTS) for rate in sketch.rates_of(part, 4, 25, 0.1)]
-    assert len(rates) == 25
-    assert rates[0] == 0.1
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < 0.001
+def test_the_rate_stays_while_asking_and_then_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[list[float]] = []
+    learn = sketch.learn
+
+    def watched(student: nn.Module, optimizer: object, steps: list[sketch.Step], *rest: object) -> Tensor:
+        rates.append([step.rate for step in steps])
+        return learn(student, optimizer, steps, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sketch, "learn", watched)
+    run_it(100, min_steps=25, lr=0.1)
+    assert rates[:4] == [[0.1] * 7] * 4
+    assert len(rates) == 4 + sketch.PARTS
+    last = [rate for part in rates[4:] for rate in part]
+    assert len(last) == 25
+    assert last[0] == 0.1
+    assert last == sorted(last, reverse=True)
+    assert last[-1] < 0.001
 
 
 def test_each_image_is_asked_about_once_in_rounds_of_the_budget() -> None:
@@ -138,7 +141,7 @@ def test_each_image_is_asked_about_once_in_rounds_of_the_budget() -> None:
 
 
 def test_choosing_for_evenness_makes_labels_more_even_than_chance() -> None:
-    settings: dict[str, object] = {"rounds": 8, "candidates": 12, "min_steps": 200, "preference": 0.0}
+    settings: dict[str, object] = {"rounds": 8, "candidates": 12, "min_steps": 200}
     chance = run_it(600, choose="random", **settings)[2][-1]["evenness"]
     chosen = run_it(600, choose="even", **settings)[2][-1]["evenness"]
     assert chosen > chance
@@ -159,30 +162,6 @@ def test_the_student_starts_from_the_first_weights_once_all_labels_are_there(
     run_it(100, restart=restart)
     anew = [k for k, weights in enumerate(started) if torch.equal(weights, started[0])]
     assert anew == ([0, 4] if restart else [0])
-
-
-def unsureness(network: nn.Module, images: Tensor) -> Tensor:
-    two = sketch.expectations(network, images).topk(2, dim=1).values
-    return two[:, 1] - two[:, 0]
-
-
-def test_a_refined_image_is_near_the_chosen_one_and_the_student_is_less_sure_of_it() -> None:
-    network = small_student()
-    with torch.no_grad():
-        for weights in network.parameters():
-            weights.mul_(3)  # sure of something, where a fresh network is sure of nothing
-    images = sketch.to_8_bits(torch.rand(30, *SHAPE, generator=rng()))
-    config = sketch.Config(refine=4, refine_step=0.02)
-    refined = sketch.refine(images, network, config)
-    assert unsureness(network, refined).mean() > unsureness(network, images).mean() + 0.05
-    assert (refined - images).abs().max() <= 4 * 0.02 + 0.5 / 255 + 1e-6
-    assert torch.equal(refined, sketch.to_8_bits(refined).clamp(0, 1))
-    assert all(weights.grad is None for weights in network.parameters())
-
-
-def test_no_step_leaves_the_chosen_images_as_they_are() -> None:
-    images = sketch.to_8_bits(torch.rand(3, *SHAPE, generator=rng()))
-    assert torch.equal(sketch.refine(images, small_student(), sketch.Config(refine=0)), images)
 
 
 @pytest.mark.parametrize("moves", [0, 1])
@@ -206,8 +185,8 @@ def test_the_student_meets_moved_images_only_before_the_last_passes_of_the_train
 
 
 def test_where_labels_are_so_many_that_none_is_met_too_often_no_image_is_moved() -> None:
-    offsets = [sketch.offsets_of(part, 100, 0, 1, make_run()) for part in range(sketch.PARTS)]
-    assert offsets == [[(0, 0)] * 10] * sketch.PARTS
+    parts = [sketch.to_the_end(part, 100, 0, sketch.Config(moves=1), make_run()) for part in range(sketch.PARTS)]
+    assert {step.offset for part in parts for step in part} == {(0, 0)}
 
 
 def test_a_moved_image_lies_further_down_and_right_and_black_fills_what_is_left() -> None:
