@@ -70,7 +70,7 @@ def accuracy_vs_queries(
 
 
 def _figure(lines: int) -> tuple[Figure, Axes]:
-    """An empty figure, higher where the legend below it is longer."""
+    """An empty figure, higher where the legend below it has more lines, two to a row."""
     figure = Figure(figsize=(WIDTH, WIDTH * 0.74 + 0.065 * lines), layout="constrained")
     return figure, figure.subplots()
 
@@ -91,12 +91,13 @@ def claimed_and_counted(
     """One task and track, methods that ask about an image more than once: accuracy against the images they made
     (what is claimed) and against the questions they asked (what is counted), hollow and filled."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(lines=4)
+        apart = summary[summary["claimed"] != summary["queries"]]["method"].unique()
+        figure, axes = _figure(lines=2 * (summary["method"].nunique() + len(apart)))
         look_of = looks(roles)
         for label in summary["method"].unique():
             rows = summary[summary["method"] == label].sort_values("queries").drop_duplicates("queries")
             style: Any = {"color": look_of[label].colour, "marker": look_of[label].marker}
-            if (rows["claimed"] != rows["queries"]).any():
+            if label in apart:
                 claimed = f"{label}, queries as claimed"
                 axes.plot(rows["claimed"], rows["accuracy"], **style, ls="--", mfc="white", label=claimed)
             axes.plot(rows["queries"], rows["accuracy"], **style, label=f"{label}, queries counted")
