@@ -136,6 +136,16 @@ def test_a_method_that_claims_what_it_asks_is_drawn_once() -> None:
     assert legend_of(figure) == ["IDEAL, queries counted"]
 
 
+def test_the_curves_of_claims_keep_their_height_however_long_the_legend_is() -> None:
+    roles = {f"method {k}": RANKED for k in range(8)}
+    heights = []
+    for methods in (list(roles)[:1], list(roles)):
+        figure = figures.claimed_and_counted(summary_of(*methods, claimed=0.5), roles, 0.97, "title")
+        figure.draw_without_rendering()
+        heights.append(axes_of(figure).get_window_extent().height)
+    assert heights[1] > 0.8 * heights[0]
+
+
 def test_published_numbers_are_hollow_where_they_are_claimed_and_where_they_are_recounted() -> None:
     row = dict.fromkeys(COLUMNS, "") | {"value": 96.0, "claimed": 500, "recount": 20_000}
     rows = [row | {"label": "IDEAL"}, row | {"label": "absent", "claimed": 7}, row | {"label": NAN, "claimed": 9}]
