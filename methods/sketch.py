@@ -162,8 +162,10 @@ def to_the_end(part: int, steps: int, surplus: int, config: Config, run: Run) ->
     within = range(steps * part // PARTS, steps * (part + 1) // PARTS)
     rates = [config.lr * (1 + math.cos(math.pi * step / steps)) / 2 for step in within]
     moved = min(max(surplus - within.start, 0), len(within)) if config.moves else 0
-    moves = torch.randint(-config.moves, config.moves + 1, (moved, 2), generator=run.rng, device=run.device).tolist()
-    offsets = [*((down, right) for down, right in moves), *[(0, 0)] * (len(within) - moved)]
+    offsets = [(0, 0)] * len(within)
+    if moved:
+        drawn = torch.randint(-config.moves, config.moves + 1, (moved, 2), generator=run.rng, device=run.device)
+        offsets[:moved] = [(down, right) for down, right in drawn.tolist()]
     return [Step(rate, offset) for rate, offset in zip(rates, offsets, strict=True)]
 
 

@@ -36,8 +36,8 @@ ROUNDS: dict[str, list[dict[str, int]]] = {
     "dfhl_rs": [{"read": 1}],
     # before the student's first pass the images are changed, with a network made for it
     "dip_kd": [{"read": 1}, {"read": 1, "sent": 4}, {"read": 1}],
-    # what each source is to draw, and the size of priors; by how much batches are moved; the end of the training
-    "sketch": [{"read": 2, "sent": 1}, {"read": 2}, {"read": 1}],
+    # the size of priors; by how much batches are moved; the end of the training
+    "sketch": [{"read": 1, "sent": 1}, {"read": 2}, {"read": 1}],
     "noise": [{"read": 1}],
     "real": [{"read": 1}],
     "knockoff": [{"read": 1}],
