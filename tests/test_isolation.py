@@ -403,7 +403,7 @@ def test_an_endpoint_is_asked_from_the_other_process_and_asked_nothing_twice_whe
 def test_what_ends_a_command_does_not_end_the_black_box_before_its_cell(trained: Path) -> None:
     def hang_up(box: multiprocessing.process.BaseProcess) -> None:
         assert box.pid
-        for number in (signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             os.kill(box.pid, number)
 
     cell = cell_of(trained, "ideal", Budget(120))

@@ -37,6 +37,7 @@ from bench.tasks.table import Task
 from budgets import Budget, BudgetExhausted, Oracle
 
 GRACE = 5.0  # seconds in which the other process may end by itself
+PATIENCE = 600  # seconds after SIGTERM in which its cell may still ask
 HEAD = 1000  # bytes that a question may have besides its images
 DTYPES = {"uint8": torch.uint8, "int64": torch.int64, "float32": torch.float32}
 RAISED: dict[str, type[Exception]] = {kind.__name__: kind for kind in (BudgetExhausted, UsageError, ValueError)}
@@ -165,6 +166,8 @@ def _serve(
     """The life of the other process."""
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C is for the cell, which asks on until it has saved its work
         signal.signal(number, signal.SIG_IGN)
+    # SIGTERM too, as clusters send it to all processes of a job at once; but whoever ends this one alone shall have it.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     set_precision()
