@@ -66,7 +66,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     moves: Annotated[int, Range(0, 4)] = Field(1, ge=0)
     batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
     passes: Annotated[int, Log(5, 100)] = Field(20, ge=1)
-    min_steps: int = Field(1500, ge=1)
+    min_steps: int = Field(1500, ge=PARTS)
     lr: Annotated[float, Log(5e-3, 0.2)] = Field(0.02, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: Annotated[float, Log(1e-5, 1e-2)] = Field(5e-4, ge=0)

@@ -133,6 +133,13 @@ def test_the_rate_stays_while_asking_and_then_falls_to_nothing(monkeypatch: pyte
     assert last[-1] < 0.001
 
 
+def test_the_training_to_the_end_has_a_step_for_each_of_its_rounds_at_least() -> None:
+    _, _, figures = run_it(5, min_steps=sketch.PARTS, rounds=1)
+    assert len(figures) == 1 + sketch.PARTS
+    with pytest.raises(ValueError, match="min_steps"):
+        sketch.Config(min_steps=sketch.PARTS - 1)
+
+
 def test_each_image_is_asked_about_once_in_rounds_of_the_budget() -> None:
     teacher, _, figures = run_it(200)
     assert teacher.calls == [20, 60, 60, 60]
