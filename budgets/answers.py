@@ -16,6 +16,7 @@ from torch import Tensor
 Answers = str
 Kind = Literal["labels", "probs", "rounded", "partial"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+NOTHING = -1  # in the place of a top-1 class of which nothing was revealed
 _TERMS = re.compile(r"(round|top|above)-(\d+(?:\.\d+)?)")
 
 
@@ -43,7 +44,7 @@ def reveal(answered: Tensor, answers: Answers) -> Tensor:
     Returns the same shapes: `labels` the classes, all others probabilities, NaN where the terms reveal none. Raises
     ValueError where the box reveals less than the terms promise.
     """
-    if kind_of(answers) in ("probs", "rounded") and answered.isnan().any():
+    if _withholds(answered, answers):
         raise ValueError(f"the black box keeps some probabilities to itself: wanted what {answers} reveals")
     return cut(answered, answers)
 
@@ -60,18 +61,30 @@ def cut(answered: Tensor, answers: Answers) -> Tensor:
 
 
 def top_1(answered: Tensor) -> Tensor:
-    """The top-1 classes, int64 of N, of an answer as `reveal` takes it; class 0 of one that reveals nothing."""
-    return answered if answered.ndim == 1 else answered.nan_to_num(nan=-1.0).argmax(dim=1)
+    """The top-1 classes, int64 of N, of an answer as `reveal` takes it; NOTHING for one that reveals nothing."""
+    if answered.ndim == 1:
+        return answered
+    return answered.nan_to_num(nan=-1.0).argmax(dim=1).masked_fill(answered.isnan().all(dim=1), NOTHING)
 
 
 def covers(offered: Answers, wanted: Answers) -> bool:
     """Whether a box that offers answers of the first terms can give those of the second."""
-    if wanted in ("labels", offered) or offered == "probs":
+    if wanted == offered or offered == "probs":
         return True
     if offered == "labels":
         return False
+    if wanted == "labels":
+        return _parsed(offered)[0] != "above"  # below its threshold such a box says nothing
     (has, much), (rule, number) = _parsed(offered), _parsed(wanted) if wanted != "probs" else ("", 0.0)
     return has == rule and (number >= much if rule == "above" else number <= much)
+
+
+def _withholds(answered: Tensor, answers: Answers) -> bool:
+    """Whether the box keeps to itself what the terms promise: a probability, or with `labels` all of an image's."""
+    if answered.ndim == 1 or kind_of(answers) == "partial":
+        return False
+    hidden = answered.isnan()
+    return bool((hidden.all(dim=1) if answers == "labels" else hidden).any())
 
 
 def _partial(answered: Tensor, answers: Answers) -> Tensor:

@@ -11,7 +11,7 @@ Inputs = Literal["float", "uint8"]
 
 MOST = 10**12  # queries: more is a slip of the hand
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([km]?)", re.IGNORECASE)
+_NUMBER = re.compile(r"((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)([km]?)", re.IGNORECASE)
 
 
 class BudgetError(ValueError):
@@ -72,8 +72,8 @@ def parse_queries(given: str | int) -> int:
     """
     if isinstance(given, str) and given in PRESETS:
         return PRESETS[given].queries
-    match = _NUMBER.fullmatch(str(given).replace("_", "").replace(",", "").strip())
-    queries = Decimal(match[1]) * _SUFFIXES[match[2].lower()] if match else Decimal(0)
+    match = _NUMBER.fullmatch(str(given).replace("_", "").strip())
+    queries = Decimal(match[1].replace(",", "")) * _SUFFIXES[match[2].lower()] if match else Decimal(0)
     if isinstance(given, bool) or not 1 <= queries <= MOST or queries != int(queries):
         raise BudgetError(
             f"budget {_short(given)}: wanted a whole number of queries such as 2500, 2.5k or 20M, "

@@ -46,7 +46,7 @@ from methods.rounds import batch_that_fits
 from methods.run import Run
 from methods.search import Log, Range
 
-ANSWERS = ("labels", "probs", "rounded")
+ANSWERS = ("labels", "probs")  # a probability that is rounded to 0 has no logit
 DATA = "none"
 PROTOCOL = "per_budget"
 RESULTS = 2

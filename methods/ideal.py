@@ -84,7 +84,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     pool = Pool(oracle.budget.queries if config.relabel == "once" else 0)
     run.track(generator=generator, optimizer=optimizer, pool=pool)
     while oracle.remaining >= batch_size:
-        images, generation_loss = generate(generator, student, batch_size, oracle.classes, config, run)
+        targets = torch.arange(len(pool), len(pool) + batch_size, device=run.device) % oracle.classes
+        images, generation_loss = generate(generator, student, targets, config, run)
         pool.add(images, oracle(images) if config.relabel == "once" else None)
         for _ in range(config.passes):
             loss = train_on_pool(student, optimizer, pool, oracle, batch_size, config, run)
@@ -92,14 +93,16 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
 
 
 def generate(
-    generator: UpsamplingGenerator, student: nn.Module, batch_size: int, classes: int, config: Config, run: Run
+    generator: UpsamplingGenerator, student: nn.Module, targets: Tensor, config: Config, run: Run
 ) -> tuple[Tensor, Tensor]:
-    """Stage 1, without a query: the batch of lowest generation loss on the way, rounded to 8 bits, and that loss."""
+    """Stage 1, without a query: the batch of lowest generation loss on the way, rounded to 8 bits, and that loss.
+
+    targets: the wanted class of each image, int64 of N.
+    """
     if config.reset_generator:
         generator.apply(reset)
     student.eval()
-    noise = torch.randn(batch_size, config.latent, generator=run.rng, device=run.device)
-    targets = torch.arange(batch_size, device=run.device) % classes
+    noise = torch.randn(len(targets), config.latent, generator=run.rng, device=run.device)
     weights = list(generator.parameters())
     optimizer = torch.optim.Adam(weights, lr=config.generator_lr, betas=(0.5, 0.999))
     lowest = best = torch.zeros((), device=run.device)

@@ -57,14 +57,18 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Iterator[dict[str, float]]:
     """Label the whole budget, then one round a pass over it; or ask about each view in each of the passes."""
-    once = config.relabel == "once"
-    total = oracle.budget.queries // (1 if once else config.recipe.passes)
-    pool, optimizer = Pool(total), optimizer_of(student, config.recipe)
+    once, recipe = config.relabel == "once", config.recipe
+    total = oracle.budget.queries // (1 if once else recipe.passes)
+    if not once:  # its passes are what is paid for
+        recipe = recipe.model_copy(update={"min_steps": 1})
+    if not total:
+        return
+    pool, optimizer = Pool(total), optimizer_of(student, recipe)
     run.track(pool=pool, optimizer=optimizer)
     while len(pool) < total:
-        images = to_8_bits(draw(min(config.recipe.batch_size, total - len(pool)), oracle.shape, config, run.rng))
+        images = to_8_bits(draw(min(recipe.batch_size, total - len(pool)), oracle.shape, config, run.rng))
         pool.add(images, oracle(images) if once else None)
-    yield from fit(student, optimizer, pool, config.recipe, run, oracle)
+    yield from fit(student, optimizer, pool, recipe, run, oracle)
 
 
 def draw(n: int, shape: tuple[int, int, int], config: Config, rng: Generator) -> Tensor:

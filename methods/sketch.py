@@ -53,19 +53,20 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     candidates: drawn for each image that is asked about. choose: by the place in the class that is expected (`even`),
     by how unsure the student is (`unsure`), both, or neither. restart: the student starts anew once all labels are
     there. moves: pixels by which a batch is moved at most, before the last `passes` of the training to the end.
-    passes, min_steps: of the training to the end, whichever is more; as many steps are made while asking. average: what
-    a step keeps of the averaged student, an even mean of the first steps.
+    passes, min_steps: of the training to the end, whichever is more; as many steps are made while asking. With fewer
+    passes than PARTS, each of which begins one, a few labels may be met in none. average: what a step keeps of the
+    averaged student, an even mean of the first steps.
     """
 
-    sources: tuple[Source, ...] = tuple(SOURCES)
+    sources: tuple[Source, ...] = Field(tuple(SOURCES), min_length=1)
     rounds: Annotated[int, Range(4, 32)] = Field(16, ge=1)
     first: Annotated[float, Range(0.05, 0.5)] = Field(0.1, gt=0, le=1)
     candidates: Annotated[int, Log(2, 50)] = Field(16, ge=1)
     choose: Annotated[Literal["random", "even", "unsure", "both"], Choice()] = "both"
     restart: Annotated[bool, Choice()] = True
-    moves: Annotated[int, Range(0, 4)] = Field(1, ge=0)
+    moves: Annotated[int, Range(0, 4)] = Field(1, ge=0, le=7)  # the smallest images have 8 pixels a side
     batch_size: Annotated[int, Log(16, 256)] = Field(64, ge=1)
-    passes: Annotated[int, Log(5, 100)] = Field(20, ge=1)
+    passes: Annotated[int, Log(PARTS, 100)] = Field(20, ge=1)
     min_steps: int = Field(1500, ge=PARTS)
     lr: Annotated[float, Log(5e-3, 0.2)] = Field(0.02, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)

@@ -7,7 +7,7 @@ of their class. Their distances to the boundaries of the other classes, found fr
 soft labels: the nearer the boundary, the likelier the class. The student is distilled from these.
 
 A sample costs 387,357 queries with the defaults and ten classes (`queries_per_sample`). The budget decides how
-many samples there are, which every round tells; a budget below one sample makes none and leaves the student as it is.
+many samples there are, which every round tells; one that buys none is not spent.
 
 Differs from the paper: its text was not at hand and is not compared; the defaults are those of the released code.
 Differs from the released code:
@@ -88,6 +88,8 @@ def distill(oracle: Oracle, student: nn.Module, config: Config, run: Run) -> Ite
     samples = Samples()
     optimizer = torch.optim.Adam(student.parameters(), lr=config.lr)
     run.track(samples=samples, optimizer=optimizer)
+    if not affordable(oracle.budget.queries, 1, config):
+        return
     if run.round == 0:
         samples.images, samples.classes = choose_noise(oracle, config, run.rng)
         samples.logits = torch.zeros(len(samples.images), oracle.classes, device=run.device)

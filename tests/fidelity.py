@@ -260,7 +260,7 @@ def ideal_generation(code: SimpleNamespace, theirs: nn.Module) -> list[Pair]:
         made.gen_data(network(1), network(2), 0)
     config = ideal.Config(generator_steps=10, latent=LATENT, reset_generator=False, augment_generation="none")
     with mock.patch.object(ideal, "to_8_bits", lambda maps: maps):
-        best, _ = ideal.generate(ours, network(1), 2 * CLASSES, CLASSES, config, run())
+        best, _ = ideal.generate(ours, network(1), torch.arange(2 * CLASSES) % CLASSES, config, run())
     return ten_steps(best, kept[0], ours, theirs)
 
 

@@ -64,6 +64,8 @@ def test_a_box_that_reveals_less_than_promised_is_refused() -> None:
             reveal(partial, answers)
     assert torch.equal(reveal(labels, "labels"), labels)
     assert reveal(partial, "labels").tolist() == [0]
+    with pytest.raises(ValueError, match="to itself"):
+        reveal(torch.full((1, 2), torch.nan), "labels")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ def test_a_box_that_reveals_less_than_promised_is_refused() -> None:
         ("round-3", "probs", False),
         ("above-0.2", "above-0.5", True),
         ("above-0.5", "above-0.2", False),
+        ("above-0.5", "labels", False),
+        ("round-2", "labels", True),
         ("top-5", "above-0.5", False),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import SHAPE, RecordingTeacher, linear_network, make_oracle, make_run, small_student
 from torch import Tensor
 
-from methods import noise, real
+from methods import fitting, noise, real
 from methods.fitting import Recipe, fit, optimizer_of
 from methods.pool import Pool
 
@@ -172,6 +172,23 @@ def test_noise_of_which_every_view_is_asked_about_costs_a_query_for_each_pass() 
     assert [round_["pool"] for round_ in figures] == [20] * 5
     assert oracle.spent == 100
     assert oracle.distinct > 90
+
+
+def test_noise_of_which_every_view_is_asked_about_has_its_rate_fall_over_the_passes_that_are_paid_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = []
+    monkeypatch.setattr(fitting, "rate", lambda recipe, step, total: steps.append((step, total)) or recipe.lr)
+    config = noise.Config(relabel="every_view", recipe=Recipe(batch_size=8, passes=5, min_steps=1000))
+    list(noise.distill(make_oracle(RecordingTeacher(), 100), small_student(), config, make_run()))
+    assert steps == [(step, 15) for step in range(15)]
+
+
+def test_noise_of_which_not_one_view_can_be_paid_for_asks_nothing() -> None:
+    oracle = make_oracle(RecordingTeacher(), 4)
+    config = noise.Config(relabel="every_view", recipe=Recipe(passes=5))
+    assert list(noise.distill(oracle, small_student(), config, make_run())) == []
+    assert oracle.spent == 0
 
 
 @pytest.mark.parametrize("kind", ["uniform", "multiscale", "shapes"])

@@ -73,10 +73,24 @@ def test_a_methods_code_is_its_own_file_and_the_parts_that_it_uses() -> None:
     names = {file.name for file in files_of(METHODS["ideal"])}
     assert {"ideal.py", "pool.py", "augment.py", "generators.py"} <= names
     assert "dfme.py" not in names
+    assert {"sketch.py", "strokes.py", "canvas.py", "image_priors.py"} <= {f.name for f in files_of(METHODS["sketch"])}
+
+
+def test_a_hash_of_code_is_the_same_wherever_its_files_lie(tmp_path: Path) -> None:
+    hashes = set()
+    for first, second in (("a", "b"), ("b", "a")):
+        files = [tmp_path / first / "one.py", tmp_path / second / "two.py"]
+        for n, file in enumerate(files):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"N = {n}\n")
+        hashes.add(tree_hash(files))
+    assert len(hashes) == 1
 
 
 PLUGIN = """
+import budgets
 import helper
+from parts.deep import core
 from methods import pool
 from pydantic import BaseModel
 ANSWERS, DATA, PROTOCOL = ("labels",), "none", "anytime"
@@ -91,6 +105,10 @@ def distill(oracle, student, config, run):
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (tmp_path / "helper.py").write_text("FACTOR = 1\n")
     (tmp_path / "unused.py").write_text("FACTOR = 1\n")
+    (tmp_path / "parts/deep").mkdir(parents=True)
+    for name in ("deep/__init__.py", "deep/core.py", "deep/near.py", "far.py"):
+        (tmp_path / "parts" / name).write_text("FACTOR = 1\n")
+    (tmp_path / "parts/deep/core.py").write_text("from .near import FACTOR\nimport parts.far\n")
     (tmp_path / "mine.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
     module = from_file(tmp_path / "mine.py")
@@ -98,11 +116,21 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("file", "differs"), [("mine.py", True), ("helper.py", True), ("unused.py", False)])
+@pytest.mark.parametrize(
+    ("file", "differs"),
+    [
+        ("mine.py", True),
+        ("helper.py", True),
+        ("unused.py", False),
+        *((f"parts/{name}", True) for name in ("deep/__init__.py", "deep/core.py", "deep/near.py", "far.py")),
+    ],
+)
 def test_a_plugins_version_is_its_code_and_what_it_imports_from_beside_it(
     plugin: ModuleType, tmp_path: Path, file: str, differs: bool
 ) -> None:
-    assert {path.name for path in files_of(plugin)} >= {"mine.py", "helper.py", "pool.py"}
+    found = files_of(plugin)
+    assert {path.name for path in found} >= {"mine.py", "helper.py", "pool.py"}
+    assert not any(path.is_relative_to(ROOT / "budgets") for path in found)
     before = versions_of("mine")
     (tmp_path / file).write_text((tmp_path / file).read_text() + "MORE = 2\n")
     assert (versions_of("mine") != before) == differs

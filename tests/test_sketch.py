@@ -140,6 +140,12 @@ def test_the_training_to_the_end_has_a_step_for_each_of_its_rounds_at_least() ->
         sketch.Config(min_steps=sketch.PARTS - 1)
 
 
+@pytest.mark.parametrize("settings", [{"sources": []}, {"moves": 8}])
+def test_settings_that_would_break_a_run_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        sketch.Config.model_validate(settings)
+
+
 def test_each_image_is_asked_about_once_in_rounds_of_the_budget() -> None:
     teacher, _, figures = run_it(200)
     assert teacher.calls == [20, 60, 60, 60]

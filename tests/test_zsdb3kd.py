@@ -216,9 +216,10 @@ def test_samples_use_the_budget_up_and_each_round_costs_what_the_formula_says(qu
     assert len(list(rounds)) == config.passes
 
 
-def test_a_budget_below_one_sample_says_so_and_leaves_the_student_as_it_is() -> None:
+def test_a_budget_below_one_sample_is_not_spent_and_leaves_the_student_as_it_is() -> None:
     student, oracle = small_student(), make_oracle(RecordingTeacher(), 500)
-    assert list(zsdb3kd.distill(oracle, student, Config(), make_run())) == [{"samples": 0}]
+    assert list(zsdb3kd.distill(oracle, student, Config(), make_run())) == []
+    assert oracle.spent == 0
     assert all(torch.equal(value, small_student().state_dict()[key]) for key, value in student.state_dict().items())
 
 

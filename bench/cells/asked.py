@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from budgets.answers import Answers, cut, kind_of, top_1
+from budgets.answers import NOTHING, Answers, cut, kind_of, top_1
 from results.store import write_bytes
 
 SHOWN = 16
 KEPT = 500  # images: the standard error of a share is at most 2.2 points
-NOTHING = -1  # in the place of an answer of which nothing was revealed
 SEED = 30_000  # of what is kept: the randomness of methods knows nothing of it
 
 
@@ -38,7 +37,7 @@ class Asked:
         some = images.detach()[:: max(1, len(images) // SHOWN)][:SHOWN].clone()
         self._latest = [*self._latest, *some][-SHOWN:]
         answers = cut(self._teacher(images), self._reveals)
-        self._keep(images.detach(), self._seen(answers))
+        self._keep(images.detach(), top_1(answers))
         return answers
 
     def measure(self, student: nn.Module) -> dict[str, float]:
@@ -67,10 +66,6 @@ class Asked:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rng.set_state(state["rng"].cpu())
         self._keys, self._images, self._labels = state["keys"].cpu(), state["images"], state["labels"]
-
-    def _seen(self, answers: Tensor) -> Tensor:
-        """The top-1 classes of answers as the terms reveal them, NOTHING where they reveal none."""
-        return top_1(answers).masked_fill(answers.isnan().all(dim=1), NOTHING) if self._partial else top_1(answers)
 
     def _keep(self, images: Tensor, labels: Tensor) -> None:
         """Give each image of which anything was revealed a random key; those of the highest keys stay. The keys are

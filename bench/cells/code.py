@@ -19,6 +19,7 @@ from methods import METHODS
 from results.records import Versions
 
 ROOT = Path(__file__).parents[2]
+HARNESS = {"bench", "budgets", "results"}  # what these compute has numbers of its own
 PARTS: dict[str, ModuleType] = {"meter": oracle, "runner": assemble, "exam": exam, "data": sources}
 # The files that make up each part, the one with its number first.
 FILES = {
@@ -28,6 +29,7 @@ FILES = {
         "bench/cells/curve.py",
         "bench/cells/run.py",
         "bench/boxes/box.py",
+        "bench/boxes/defences.py",
         "bench/cells/asked.py",
         "bench/tasks/networks.py",
         "bench/tasks/students.py",
@@ -51,24 +53,23 @@ def is_ours(module: ModuleType) -> bool:
 
 
 def files_of(module: ModuleType) -> set[Path]:
-    """The module's file and those that it imports, directly or not, from methods/ or from its own folder."""
-    found, waiting = set(), {Path(module.__file__ or "").resolve()}
+    """The module's file and those that it imports, directly or not, from anywhere in methods/ or in its own folder."""
+    own = Path(module.__file__ or "").resolve()
+    found, waiting = set(), {own}
     while waiting:
         found.add(file := waiting.pop())
-        waiting |= set(_imported(file)) - found
+        waiting |= set(_imported(file, own.parent)) - found
     return found
 
 
 def tree_hash(files: Iterable[Path]) -> str:
-    """A hash of what the files do: of their syntax trees without comments, docstrings and import lines."""
-    hasher = hashlib.sha256()
-    for file in sorted(files):
-        hasher.update(f"{file.name} {_tree(file)}\n".encode())
-    return hasher.hexdigest()[:12]
+    """A hash of what files do, wherever they lie: of their syntax trees without comments, docstrings and imports."""
+    trees = sorted(f"{file.name} {_tree(file)}\n" for file in files)
+    return hashlib.sha256("".join(trees).encode()).hexdigest()[:12]
 
 
-def _imported(file: Path) -> Iterable[Path]:
-    """The Python files in methods/ and beside the file that it imports."""
+def _imported(file: Path, home: Path) -> Iterable[Path]:
+    """The Python files in methods/ and in the folder `home`, or in packages there, that the file imports."""
     for node in ast.walk(ast.parse(file.read_bytes())):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -76,10 +77,18 @@ def _imported(file: Path) -> Iterable[Path]:
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(f"{node.module or ''}.{alias.name}" for alias in node.names)]
         for name in names:
-            place = Path(*name.lstrip(".").split("."))
-            for candidate in (ROOT / place.with_suffix(".py"), file.parent / place.with_suffix(".py")):
-                if candidate.is_file() and candidate.parent in {ROOT / "methods", file.parent}:
-                    yield candidate.resolve()
+            yield from _files(Path(*name.split(".")), file, home)
+
+
+def _files(place: Path, file: Path, home: Path) -> Iterable[Path]:
+    """The files that a module at that place can be. Those of the harness are in none: methods/ alone is read there."""
+    if place.parts and place.parts[0] in HARNESS:
+        return
+    for folder in (ROOT, home.parent, home, file.parent):
+        for found in ((folder / place).with_suffix(".py"), folder / place / "__init__.py"):
+            inside = found.is_relative_to(ROOT / "methods") or found.is_relative_to(home)
+            if inside and found.is_file() and found != ROOT / "methods" / "__init__.py":
+                yield found.resolve()
 
 
 def _tree(file: Path) -> str:

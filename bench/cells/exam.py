@@ -13,6 +13,7 @@ from bench.errors import UsageError
 from bench.tasks.data import sources
 from bench.tasks.table import Task, task_of
 from budgets import Budget, Inputs, Oracle
+from budgets.answers import NOTHING
 from methods.noise import multiscale
 from methods.pool import to_8_bits
 from results.store import digest, write_with
@@ -25,16 +26,16 @@ SCALES = 6  # of their noise, as many as the control `noise` mixes
 class Exam:
     """Images and what is right about each: the true label for `accuracy`, the teacher's answer for `agreement`.
 
-    images: uint8 N x C x H x W. right: name of the figure -> int64 of N.
+    images: uint8 N x C x H x W. right: name of the figure -> int64 of N, NOTHING where nobody knows.
     """
 
     def __init__(self, images: Tensor, right: dict[str, Tensor]) -> None:
         self.images, self.right = images, right
 
     def measure(self, student: nn.Module) -> dict[str, float]:
-        """Each figure of a student in eval mode, as the share of images that it has right."""
+        """Each figure of a student in eval mode: what it has right of the images of which that is known."""
         answers = predict(student, self.images)
-        return {name: (answers == right).double().mean().item() for name, right in self.right.items()}
+        return {name: (answers == right)[right != NOTHING].double().mean().item() for name, right in self.right.items()}
 
 
 class SealedSplit(sources.Split):

@@ -40,7 +40,8 @@ class Round:
         """A batch of images, in a pool."""
         config = self.config
         generator = ideal_generator(config.latent, config.generator_width, SHAPE).to(self._device)
-        images, loss = ideal.generate(generator, self._student, config.batch_size, CLASSES, config, self._run)
+        targets = torch.arange(config.batch_size, device=self._device) % CLASSES
+        images, loss = ideal.generate(generator, self._student, targets, config, self._run)
         Pool().add(images)
         loss.item()
 
