@@ -44,7 +44,7 @@ def reveal(answered: Tensor, answers: Answers) -> Tensor:
     Returns the same shapes: `labels` the classes, all others probabilities, NaN where the terms reveal none. Raises
     ValueError where the box reveals less than the terms promise.
     """
-    if _withholds(answered, answers):
+    if kind_of(answers) in ("probs", "rounded") and answered.isnan().any():
         raise ValueError(f"the black box keeps some probabilities to itself: wanted what {answers} reveals")
     return cut(answered, answers)
 
@@ -77,14 +77,6 @@ def covers(offered: Answers, wanted: Answers) -> bool:
         return _parsed(offered)[0] != "above"  # below its threshold such a box says nothing
     (has, much), (rule, number) = _parsed(offered), _parsed(wanted) if wanted != "probs" else ("", 0.0)
     return has == rule and (number >= much if rule == "above" else number <= much)
-
-
-def _withholds(answered: Tensor, answers: Answers) -> bool:
-    """Whether the box keeps to itself what the terms promise: a probability, or with `labels` all of an image's."""
-    if answered.ndim == 1 or kind_of(answers) == "partial":
-        return False
-    hidden = answered.isnan()
-    return bool((hidden.all(dim=1) if answers == "labels" else hidden).any())
 
 
 def _partial(answered: Tensor, answers: Answers) -> Tensor:
