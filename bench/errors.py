@@ -1,5 +1,6 @@
 """What a user can mend: one line saying what was given, what was wanted and the nearest known names."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,8 +14,14 @@ class UsageError(Exception):
     """Bad input. The command line prints its one line and exits with 2."""
 
     def __init__(self, line: str) -> None:
-        """line: what it names may be a file whose name is no text, or breaks the line; that is escaped."""
-        super().__init__(line.encode(errors="backslashreplace").decode().replace("\n", "\\n"))
+        """line: what it names may be a file whose name is no text, or breaks the line; that is escaped. Of addresses
+        in it, it keeps what is `shown`."""
+        super().__init__(shown(line).encode(errors="backslashreplace").decode().replace("\n", "\\n"))
+
+
+def shown(text: str) -> str:
+    """An address, or a line with some, as it may be printed: without users, passwords and what stands after a `?`."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", re.sub(r"(://[^\s?]*)\?\S*", r"\1", text))
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shlex
 import subprocess
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 
 from bench import __version__
+from bench.errors import shown
 from results.records import Machine, Provenance
 
 ROOT = Path(__file__).parents[1]
@@ -137,9 +137,9 @@ def _cpu_name() -> str:
 
 
 def _shown(word: str) -> str:
-    """A word of a command line: of a path outside the working folder its name, of an address no user and password."""
+    """A word of a command line: of a path outside the working folder its name, of an address no secret."""
     if "://" in word:
-        return re.sub(r"(?<=://)[^/@]*@", "", word)
+        return shown(word)
     kind, separator, path = word.rpartition(":") if word.startswith("folder:") else ("", "", word)
     place = Path(path).expanduser()
     return f"{kind}{separator}{place.name}" if place.is_absolute() else word

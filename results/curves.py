@@ -81,7 +81,7 @@ def points_of(states: States) -> pd.DataFrame:
     about on which it agrees with the teacher. commonest: the share of the commonest answer among them. learnt: whether
     the student came LEARNT of the way from the one to all. Whatever else a point has is carried over, such as
     `accuracy_ensemble`: a part that a method shows apart. An `anytime` run that is not done may have been run to a
-    narrower budget, whose points are its own.
+    narrower budget, whose points are its own. unit: see `with_units`.
     """
     numbers, runs, cells, rows = _Numbers(OF_POINT), [], [], []
     for entry in states.record.entries:
@@ -99,7 +99,17 @@ def points_of(states: States) -> pd.DataFrame:
     beyond = frame["fitted"] - frame["commonest"]
     frame["learnt"] = ~(beyond < LEARNT * (1 - frame["commonest"])) & ~(frame["commonest"] == 1)
     frame["listed"] = frame.groupby([*SETTING, "protocol", "budget"])["listed"].transform("any")
-    return frame
+    return with_units(frame)
+
+
+def with_units(points: pd.DataFrame) -> pd.DataFrame:
+    """All points of a run, each with the `unit` that is drawn independently of the others.
+
+    Where a task has several teachers a unit is a teacher, for what differs between teachers all their seeds share; else
+    it is a seed. It is a teacher for a method too that has met but one of them so far.
+    """
+    several = points.groupby("task")["teacher_seed"].transform("nunique") > 1
+    return points.assign(unit=points["teacher_seed"].where(several, points["seed"]))
 
 
 def apart(frame: pd.DataFrame) -> list[str]:
@@ -109,14 +119,8 @@ def apart(frame: pd.DataFrame) -> list[str]:
 
 
 def by_unit(points: pd.DataFrame, key: list[str], columns: list[str]) -> pd.DataFrame:
-    """One row for each unit, within each key, that is drawn independently of the others; index: key, unit.
-
-    Where a task has several teachers a unit is a teacher, with the means over its seeds, for what differs between
-    teachers all their seeds share; else it is a seed.
-    """
-    several = points.groupby("task")["teacher_seed"].transform("nunique") > 1
-    unit = points["teacher_seed"].where(several, points["seed"])
-    return points.assign(unit=unit).groupby([*key, "unit"], sort=False)[columns].mean()
+    """One row for each unit (`with_units`) within each key, means over its runs; index: key, unit."""
+    return points.groupby([*key, "unit"], sort=False)[columns].mean()
 
 
 def summary(points: pd.DataFrame) -> pd.DataFrame:
@@ -204,7 +208,8 @@ class _Numbers:
 def _points(curve: list[Point], entry: Entry) -> Iterator[dict[str, float | None]]:
     best, anytime = 0.0, entry.protocol == "anytime"
     for point in curve:
-        best = max(best, point.get("accuracy", math.nan))
+        accuracy = point.get("accuracy")  # None where nobody knows the labels of the test images
+        best = max(best, accuracy or 0.0)
         if not anytime and point["budget"] not in entry.budgets:
             continue  # a point on the way stands for no run of its own
         more: dict[str, Any] = {key: value for key, value in point.items() if key not in POINT}
@@ -215,9 +220,9 @@ def _points(curve: list[Point], entry: Entry) -> Iterator[dict[str, float | None
             "distinct": point["distinct"],
             "claimed": int((point["figures"] or {}).get("pool", point["spent"])),
             "round": point["round"],
-            "accuracy": point.get("accuracy"),
+            "accuracy": accuracy,
             "agreement": point.get("agreement"),
-            "optimistic": best if anytime else None,
+            "optimistic": best if anytime and accuracy is not None else None,
             "steps": point.get("steps"),
             "fitted": point.get("fitted"),
             "commonest": point.get("commonest"),

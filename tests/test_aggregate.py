@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from results import aggregate
+from results.curves import with_units
 from results.records import CONTROL, RANKED, REFERENCE, TaskParts
 
 TEACHERS = {("a", 0): 0.9, ("b", 0): 0.7, ("c", 0): 0.6}
@@ -27,7 +28,7 @@ def points(*cells: tuple[str, str, list[float]], **changes: Any) -> pd.DataFrame
         for task, method, values in cells
         for seed, value in enumerate(values)
     ]
-    return pd.DataFrame(rows)
+    return with_units(pd.DataFrame(rows))
 
 
 def compare(frame: pd.DataFrame, **changes: Any) -> list[aggregate.Comparison]:

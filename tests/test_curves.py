@@ -135,6 +135,14 @@ def test_a_run_that_is_measured_once_has_no_optimistic_figure(tmp_path: Path) ->
     assert curves.summary(points)["optimistic"].isna().all()
 
 
+def test_what_has_no_accuracy_has_no_optimistic_one(tmp_path: Path) -> None:
+    found = point(100, 0.5)
+    del found["accuracy"]
+    finish(tmp_path, "a", found)
+    points = curves.points(write_run(tmp_path, entry("a")))
+    assert points[["accuracy", "optimistic"]].isna().all(axis=None)
+
+
 def test_claimed_is_the_pool_of_methods_that_have_one_and_the_queries_of_the_others(tmp_path: Path) -> None:
     finish(tmp_path, "a", point(400, 0.5, spent=390, figures={"pool": 60.0, "loss": 1.0}))
     finish(tmp_path, "b", point(400, 0.5, spent=390))
@@ -233,6 +241,19 @@ def test_means_and_spreads_are_over_teachers_where_a_task_has_several(tmp_path: 
     assert row["seed_spread"] == pytest.approx(0.2 / math.sqrt(2))
     # Of the variance between the means, 0.08, a half of that between the seeds, 0.02, is the seeds'.
     assert row["teacher_spread"] == pytest.approx(math.sqrt(0.08 - 0.02 / 2))
+
+
+def test_a_method_that_met_one_of_several_teachers_has_one_unit_whatever_is_looked_at(tmp_path: Path) -> None:
+    run = two_teachers(tmp_path)
+    for cell in ("c2", "c3"):
+        (tmp_path / f"cells/{cell}/done.json").unlink()
+    finish(tmp_path, "other", point(100, 0.5))
+    entries = [entry(f"c{i}", teacher_seed=i // 2, seed=i % 2, budgets=[100]) for i in range(4)]
+    run = write_run(tmp_path, *entries, entry("other", kind="other", method="other", teacher_seed=1, budgets=[100]))
+    points = curves.points(run)
+    for looked_at in (points, points[points["method"] != "other"]):
+        row = curves.summary(looked_at).to_dict("records")[0]
+        assert (row["n"], row["teachers"], row["runs"]) == (1, 1, 2)
 
 
 def test_a_teacher_that_lacks_a_seed_weighs_no_less(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from support import CPU, QUICK
 
 from bench.cells.code import versions_of
 from bench.cells.run import How, run_cell
-from bench.errors import UsageError
+from bench.errors import UsageError, shown
 from bench.grids.definition import Grid
 from bench.grids.plan import Planned, plan, record, runs_of
-from bench.mirror import Follower, Mirror, TrackingError, shown
+from bench.mirror import Follower, Mirror, TrackingError
 from bench.mirror.server import Elsewhere
 from bench.tuning import outcome
 from bench.tuning import study as studies

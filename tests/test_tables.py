@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from support import sample_of
 
+from results.curves import with_units
 from results.records import CONTROL, RANKED, REFERENCE
 from results.report import tables
 from results.report.tables import ASIDE, BEST, Field, Table
@@ -25,7 +26,7 @@ def points(*rows: tuple[str, int, float, float, int]) -> pd.DataFrame:
         for method, budget, mean, spread, n in rows
         for seed, accuracy in enumerate(sample_of(mean, spread, n))
     ]
-    return pd.DataFrame(each).assign(listed=True)
+    return with_units(pd.DataFrame(each).assign(listed=True))
 
 
 def row_of(table: Table, label: str) -> list[Field]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from torch import nn
 
 from bench import strict_yaml
@@ -148,6 +148,12 @@ class Endpoint(Described):
     price: float = Field(0.0, ge=0)
     currency: str = "USD"
     limit: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _priced(self) -> "Endpoint":
+        if self.limit is not None and not self.price:
+            raise ValueError("limit: wanted with a price, which says when it is reached")
+        return self
 
     def nature(self) -> dict[str, Any]:
         # Neither where it is nor how it is treated decides what it answers.

@@ -71,7 +71,8 @@ def hold_out(task: Task, root: Path, queries: int, inputs: Inputs) -> str:
     """
     record, source = record_of(task, root), sources.source_of(task.dataset)
     assert record, "it is trained or examined before"
-    name = f"agreement-{digest(f'{record.hash} {queries} {inputs}')[:12]}"
+    asked = " ".join([record.hash, str(queries), inputs, *([task.defence] if task.defence else [])])
+    name = f"agreement-{digest(asked)[:12]}"
     if held_out_file(name, root).exists():
         return name
     door = open_door(task, root / "held-out" / name, root, torch.device("cpu"))

@@ -73,10 +73,12 @@ def _box(foreign: Foreign) -> Box | None:
     """The black box that the command line names, or None."""
     if foreign.teacher and foreign.blackbox:
         raise UsageError("--teacher and --blackbox: wanted one of them")
+    options = {"adapter": foreign.adapter, "price": foreign.price, "limit": foreign.limit}
+    if lonely := [f"--{name}" for name, value in options.items() if value is not None and not foreign.blackbox]:
+        raise UsageError(f"{', '.join(lonely)}: wanted with --blackbox")
     if foreign.teacher:
         return read(foreign.teacher, ModelFile)
     if foreign.blackbox:
-        options = {"adapter": foreign.adapter, "price": foreign.price, "limit": foreign.limit}
         return read(foreign.blackbox, Endpoint, **options)
     return None
 

@@ -27,7 +27,7 @@ def run_folder(name: str, machine: Machine) -> Path:
 
 def find_run(run: str, out: Path) -> Path:
     """The folder of a run, given by name or path."""
-    for folder in (out / run, Path(run)):
+    for folder in (out / run, Path(run).resolve()):  # whose parent has the cells, also of the folder `.`
         if (folder / "run.json").exists():
             return folder
     names = [path.parent.name for path in out.glob("*/run.json")]

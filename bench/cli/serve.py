@@ -60,13 +60,17 @@ def _end(*_: object) -> None:
 
 
 def _named(given: str) -> "tuple[str, Task]":
-    """The task with its name; UsageError for an unknown one."""
+    """The task with its name; UsageError for an unknown one, or an unknown defence."""
+    from bench.boxes import defences
     from bench.tasks import image_folder
     from bench.tasks.table import task_of
 
     folders, names = image_folder.split([given])
     name = image_folder.register(folders[0]) if folders else names[0]
-    return name, task_of(name)
+    task = task_of(name)
+    if task.defence:
+        defences.parse(task.defence)
+    return name, task
 
 
 def _teacher(given: str, task: "Task", machine: Machine) -> "tuple[Normalised, str]":
@@ -113,12 +117,16 @@ def _app(
     import torch
 
     from bench.boxes.box import black_box
+    from bench.boxes.defences import defended
     from bench.boxes.serving import app, mlflow_app
     from bench.mirror.server import ENVIRONMENT
     from bench.tasks.data import sources
 
     source, device, ask = sources.source_of(task.dataset), network.mean.device, black_box(network)
+    ask = defended(ask, task.defence) if task.defence else ask
     if protocol == "mlflow":
+        if task.defence:
+            raise UsageError(f"--protocol mlflow serves a network as it is: wanted oip2 with {name}")
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         return mlflow_app(network, source.shape, reveal, device, folder)

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from bench.cli.options import Out, RunName, Tracking
-from bench.errors import UsageError
+from bench.errors import UsageError, shown
 
 
 def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None:
     """Bring MLflow up to what is on disk."""
     from bench.cli.runs import find_run, versions_now
     from bench.cli.work import console_of
-    from bench.mirror import Mirror, TrackingError, default_uri, shown
+    from bench.mirror import Mirror, TrackingError, default_uri
 
     folder = find_run(run, out)
     uri = mlflow or default_uri(out)

@@ -2,6 +2,6 @@
 
 from bench.mirror.follower import Follower
 from bench.mirror.mirror import Mirror
-from bench.mirror.server import TrackingError, default_uri, shown
+from bench.mirror.server import TrackingError, default_uri
 
-__all__ = ["Follower", "Mirror", "TrackingError", "default_uri", "shown"]
+__all__ = ["Follower", "Mirror", "TrackingError", "default_uri"]

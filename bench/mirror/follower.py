@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench.errors import shown
 from bench.mirror.mirror import Mirror
-from bench.mirror.server import Elsewhere, TrackingError, short, shown
+from bench.mirror.server import Elsewhere, TrackingError, short
 from results.records import Versions
 
 

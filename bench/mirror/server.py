@@ -1,11 +1,12 @@
 """The server, or the database, that MLflow keeps runs in: its address, a client, and its refusals in one line."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.errors import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,11 +35,6 @@ class Elsewhere(TrackingError):
 def default_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, or an SQLite file among the results."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
-
-
-def shown(text: str) -> str:
-    """An address, or a line with some, as it may be printed: without users, passwords and tokens."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", re.sub(r"(?<=\S)\?\S+=\S*", "", text))
 
 
 def short(error: BaseException) -> str:

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from bench.boxes.door import record_of
 from bench.cells.cell import Cell
 from bench.cells.code import versions_of
+from bench.errors import shown
 from bench.grids.plan import Planned, entry
-from bench.mirror import Mirror, TrackingError, shown
+from bench.mirror import Mirror, TrackingError
 from bench.provenance import public
 from bench.tasks.table import task_of
 from bench.tuning.study import BUDGET, Places, Study, counted

@@ -21,7 +21,7 @@ from bench.boxes.http import oip, wire
 from bench.boxes.http.bill import Bill
 from bench.boxes.http.turns import Turns
 from bench.boxes.http.wire import Garbage
-from bench.errors import UsageError
+from bench.errors import UsageError, shown
 from budgets.distinct import hashes
 from budgets.journal import Failed, Journal
 from results.store import digest
@@ -264,10 +264,10 @@ class Client:
         raise Faltered(told, after)
 
     def _line(self, text: str) -> str:
-        """What an endpoint has said in one line of moderate length, without what is secret in the headers."""
+        """What an endpoint has said in one line of moderate length, without what is secret in headers and addresses."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        words = " ".join(text.split())
+        words = " ".join(shown(text).split())
         return "".join(letter if letter.isprintable() else "?" for letter in words[:LONGEST])
 
 
