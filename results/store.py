@@ -64,6 +64,8 @@ def state_of(
             return CellState("stopped", read(folder / "stopped.json", Totals), "given up by a search for settings")
     except RecordError as error:
         return CellState("failed", reason=str(error))
+    except OSError as error:  # such as a folder that is another user's
+        return CellState("failed", reason=f"{error.filename} cannot be read: {error.strerror}")
     if obstacle:
         return CellState("cannot run", reason=obstacle)
     return CellState("started" if (folder / "checkpoint.pt").exists() else "to do")

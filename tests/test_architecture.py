@@ -17,8 +17,8 @@ ARROWS = {
 # Each room uses only those below it.
 FLOORS = (
     {"__init__"},
-    {"errors", "provenance"},
-    {"globs", "python_file", "strict_yaml"},
+    {"errors"},
+    {"globs", "provenance", "python_file", "strict_yaml"},
     {"tasks"},
     {"boxes"},
     {"contract"},

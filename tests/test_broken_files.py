@@ -18,6 +18,7 @@ methods:
   noise: {config: {recipe: {passes: 1, min_steps: 2}}}
 """
 OFF = ("--mlflow", "off")
+MORE = "--seeds=3"  # some to do, whose time is judged by those that are done
 
 
 def newer(file: Path) -> None:
@@ -115,7 +116,7 @@ def test_other_broken_files_of_a_cell_stop_no_command(home: Path, name: str, spo
         (first_cell(home) / "done.json").unlink()
         file.write_text('{"reason": "paper", "schema": 2, "traceback": null, "spent": 3}')
     SPOILERS[spoil](file)
-    for command in (("status", "g"), ("report", "g"), ("plan", "--grid", "g.yaml")):
+    for command in (("status", "g"), ("report", "g"), ("plan", "--grid", "g.yaml"), ("plan", "--grid", "g.yaml", MORE)):
         assert bench(*command) == 0
     assert bench("run", "--grid", "g.yaml", *OFF) == 0
 

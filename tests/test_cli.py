@@ -25,6 +25,15 @@ methods:
   ideal: {config: {batch_size: 20, generator_steps: 1, generator_width: 4, latent: 8, crop_padding: 1}}
 """
 OFF = ["--mlflow", "off"]
+ODD = """
+from pydantic import BaseModel
+ANSWERS, DATA, PROTOCOL = ("labels",), "none", "anytime"
+class Config(BaseModel, frozen=True, extra="forbid"):
+    "No settings."
+def distill(oracle, student, config, run):
+    raise ValueError("logits are [batch, classes], not [/etc]")
+    yield {}
+"""
 
 
 @pytest.fixture
@@ -129,6 +138,13 @@ def test_a_partial_run_reports_what_it_has_and_names_what_it_lacks(
         (["report", "digits-run"], "no run 'digits-run': there is no run in runs yet"),
         (["list", "method"], "unknown list 'method'; did you mean methods?"),
         (["sync", "nothing"], "no run 'nothing'"),
+        (["run", "--seeds", "²"], "seeds '²': wanted how many, 1 or more"),
+        (["run", "--answers", "foo"], "answers 'foo': wanted labels, probs, round-D, top-K or above-T"),
+        (["tune", "--grid", "digits", "--answers", "foo"], "answers 'foo': wanted labels"),
+        (["plan", "--price", "1", "--limit", "2"], "--price, --limit: wanted with --blackbox"),
+        (["plan", "--blackbox", "http://127.0.0.1:1", "--limit", "2"], "limit: wanted with a price"),
+        (["plan", "--grid", "tiny.yaml", "--cells", "tiny.yaml"], "--cells tiny.yaml: wanted a folder"),
+        (["teachers", "--weights", "x.pt", "--dry-run"], "--weights takes weights for a teacher: wanted without"),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_ends_with_2(
@@ -140,6 +156,35 @@ def test_bad_input_is_told_in_one_line_and_ends_with_2(
     assert told in error
     assert error.count("\n") == 1
     assert not (here / "runs/cells").exists()
+
+
+def test_a_reason_in_brackets_is_told_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "odd.py").write_text(ODD)
+    assert bench("run", "--grid", "tiny.yaml", "--plugin", "odd.py", "--method", "odd", *OFF) == 1
+    capsys.readouterr()
+    assert bench("status", "tiny", "--plugin", "odd.py") == 0
+    assert "logits are [batch, classes], not [/etc]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_folder_of_a_run_is_known_from_within(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench("run", "--grid", "tiny.yaml", *OFF)
+    summary = (here / "runs/tiny/tables/summary.csv").read_bytes()
+    monkeypatch.chdir(here / "runs/tiny")
+    assert bench("report", ".") == 0
+    assert (here / "runs/tiny/tables/summary.csv").read_bytes() == summary
+    capsys.readouterr()
+    assert bench("status", ".") == 0
+    assert "6 runs (6 done)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+def test_filters_are_repeated_or_have_commas_in_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("plan", "--grid", "tiny.yaml", "--task", "digits-lenet,digits*", "--answers", "round-2,labels") == 0
+    out = capsys.readouterr().out
+    assert "grid tiny: 12 runs" in out
+    assert "round-2" in out
 
 
 @pytest.mark.usefixtures("here")

@@ -11,6 +11,7 @@ from support import CPU, digits_cell
 from torch import Tensor
 
 from bench.boxes.defences import defended, parse
+from bench.cells.exam import held_out_file, hold_out
 from bench.cells.run import run_cell
 from bench.errors import UsageError
 from bench.tasks.table import task_of
@@ -64,6 +65,12 @@ def test_flips_give_the_second_class_for_what_the_teacher_is_not_sure_of() -> No
 def test_a_defence_that_there_is_not_is_told_with_those_there_are(defence: str) -> None:
     with pytest.raises(UsageError, match="wanted rounding-D, noise-S or flips-T"):
         parse(defence)
+
+
+def test_a_defended_teacher_has_held_out_answers_of_its_own(trained: Path) -> None:
+    names = [hold_out(task_of(f"digits-lenet{defence}"), trained, 60, "float") for defence in ("", "+flips-0.9")]
+    plain, flipped = (torch.load(held_out_file(name, trained), weights_only=True)["answers"] for name in names)
+    assert not torch.equal(plain, flipped)
 
 
 def test_a_defended_teacher_makes_another_cell_and_other_students_of_the_same_weights(trained: Path) -> None:

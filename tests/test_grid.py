@@ -17,6 +17,7 @@ from bench.grids import plan as plans
 from bench.grids.definition import Grid
 from bench.grids.plan import Planned, plan, runs_of
 from bench.grids.select import choose, configure
+from bench.tasks.table import TASKS, task_of
 from budgets import Budget
 from methods import METHODS
 from results.records import TeacherRecord
@@ -233,6 +234,7 @@ seeds: 1
         (GOOD, "description: a part\nof: digits\nseeds: 0", "seeds 0: wanted how many"),
         (GOOD, "description: a part\nof: digits\nexclude: [{methods: a}]", "unknown axis to exclude by 'methods'"),
         (GOOD, "description: a part\nof: digits\nbudgets: [0]", "budget 0: wanted a whole number"),
+        (GOOD, "description: a part\nof: digits\ntasks: [digits-lenet+flips-9]", "defence 'flips-9': wanted"),
         ("seeds: 1", "seeds: 1\nexclude: [{tusk: a}]", "unknown axis to exclude by 'tusk'"),
         ("seeds: 1", "seeds: 1000000000", "seeds 1000000000: wanted those below 1,000"),
         ("seeds: 1", "seeds: [5, 1000]", "wanted those below 1,000"),
@@ -250,6 +252,33 @@ def test_a_bad_grid_file_is_told_in_one_line(tmp_path: Path, good: str, bad: str
         planned(grids.load(written(tmp_path, text))[1])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_grid_of_a_file_finds_it_beside_itself(tmp_path: Path) -> None:
+    (tmp_path / "whole.yaml").write_text(GOOD)
+    part = written(tmp_path, "description: a part\nof: whole.yaml\nseeds: 3")
+    assert grids.load(part)[1].seeds == [0, 1, 2]
+
+
+def test_a_filter_of_budgets_is_one_of_those_that_an_entry_has_of_its_own() -> None:
+    whole = small(budgets=["100", "200"], methods={"noise": None, "ideal": {"budgets": ["200", "300"]}})
+    at = {
+        text: {label: entry.budgets or left.budgets for label, entry in left.methods.items()}
+        for text in ("200", "100", "300", "100,300")
+        for left in [grids.narrowed(whole, {"budget": [text]})]
+    }
+    assert at["200"] == {"noise": [200], "ideal": [200]}
+    assert at["100"] == {"noise": [100]}
+    assert at["300"] == {"ideal": [300]}
+    assert at["100,300"] == {"noise": [100], "ideal": [300]}
+
+
+def test_settings_of_a_task_hold_where_a_black_box_stands_for_its_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "digits-lenet@box-1", task_of("digits-lenet"))
+    special = {"tasks": ["digits-lenet"], "where": {"digits-lenet": {"scales": 2}}}
+    runs = [runs_of(small(tasks=[task], methods={"noise": special})) for task in ("digits-lenet", "digits-lenet@box-1")]
+    plain, attached = ([run.config for run in of] for of in runs)
+    assert plain == attached != []
 
 
 def test_a_grid_of_another_has_its_methods_on_tasks_and_budgets_of_its_own() -> None:

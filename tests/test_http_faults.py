@@ -424,6 +424,13 @@ def test_a_key_is_sent_and_shown_nowhere_even_where_the_endpoint_says_it_back(
     assert "***" in (run.folder / "failed.json").read_text()
 
 
+def test_a_password_in_the_address_is_shown_nowhere(server: Faulty, tmp_path: Path) -> None:
+    run = begun(server, tmp_path, base=server.url.replace("://", f"://alice:{KEY}@"))
+    server.plan(always=faulty.state(401, "who are you?"))
+    assert "says 401 Unauthorized" in run.reason()
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()] == []
+
+
 def test_a_key_that_is_not_set_is_told_and_the_cell_runs_once_it_is(
     server: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

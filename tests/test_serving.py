@@ -28,6 +28,9 @@ from torch import Tensor
 
 from bench.boxes import serving, teachers
 from bench.boxes.box import black_box
+from bench.boxes.defences import defended
+from bench.cli import serve
+from bench.errors import UsageError
 from bench.tasks.networks import Normalised
 from bench.tasks.table import task_of
 
@@ -145,6 +148,16 @@ def test_labels_are_all_that_is_revealed_where_that_was_said(teacher: Normalised
         (output,) = requests.get(url + MODEL, timeout=120).json()["outputs"]
         assert output == {"name": "labels", "datatype": "INT64", "shape": [-1]}
         assert ask(url, request_of(images, outputs=[{"name": "probs"}])).status_code == 400
+
+
+def test_a_defended_teacher_is_served_with_its_defence(teacher: Normalised, images: Tensor, tmp_path: Path) -> None:
+    task = task_of("digits-lenet+flips-0.9")
+    app = serve._app(teacher, "digits-lenet", task, VERSION, "oip2", "probs", tmp_path)
+    with served(app) as url:
+        found = answered(ask(url, request_of(images)))
+    torch.testing.assert_close(found, defended(black_box(teacher), "flips-0.9")(images))
+    with pytest.raises(UsageError, match="wanted oip2"):
+        serve._app(teacher, "digits-lenet", task, VERSION, "mlflow", "probs", tmp_path)
 
 
 def test_an_answer_bears_the_id_of_its_request_and_the_version_of_the_model(url: str, images: Tensor) -> None:

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from results import claims
 from results.claims import Busy, lock
-from results.store import digest, read_json, write_bytes, write_json
+from results.store import digest, read_json, state_of, write_bytes, write_json
 
 UNHURRIED = settings(deadline=None, derandomize=True, max_examples=30)  # a busy machine is no failure
 FORK = multiprocessing.get_context("fork")
@@ -163,6 +164,18 @@ def test_a_lock_ends_with_its_block_however_that_ends(tmp_path: Path, error: typ
             raise error
     with lock(tmp_path):
         pass
+
+
+def test_a_cell_that_this_user_may_not_read_has_failed_with_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(folder / "lock"))
+
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(claims, "is_held", refused)
+    state = state_of(tmp_path, None)
+    assert (state.name, state.reason) == ("failed", f"{tmp_path / 'lock'} cannot be read: Permission denied")
 
 
 def test_a_digest_is_that_of_the_text_alone() -> None:

@@ -17,14 +17,17 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+import torch
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from PIL import Image
 from support import CPU, QUICK, bench, digits_cell
 from torch import Tensor
 
 from bench.cells import assemble, exam
-from bench.cells.run import CellFailed, run_cell
+from bench.cells.run import CellFailed, How, run_cell
+from bench.cli import tune
 from bench.errors import UsageError
 from bench.grids import definition as grids
 from bench.grids.definition import Grid
@@ -74,6 +77,48 @@ def states(searched: optuna.Study) -> list[str]:
 
 
 # What is searched
+
+
+def test_studies_of_floats_and_of_8_bits_have_names_of_their_own(trained: Path) -> None:
+    grid = Grid(
+        description="a test",
+        tasks=["digits-lenet"],
+        methods={"noise": {"config": QUICK["noise"]}},  # type: ignore[dict-item]
+        budgets=[100],
+        answers=["labels"],
+        inputs=["float", "uint8"],
+        seeds=[0],
+    )
+    items, terms = plan(runs_of(grid), trained, NO_DATA, gpu=False), Terms("validation")
+    names = [studies.study_of(item, terms, [], None, Places(trained, NO_DATA)).name for item in items]
+    assert names == ["noise-digits-lenet-100-labels-validation", "noise-digits-lenet-100-labels-validation-uint8"]
+
+
+def test_a_grid_is_tuned_for_the_folders_that_are_named(tmp_path: Path) -> None:
+    images = torch.rand(8, 1, 8, 8).mul(255).to(torch.uint8)
+    for n, image in enumerate(images):
+        file = tmp_path / "pets" / ("train", "test")[n % 2] / ("cat", "dog")[n // 4] / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(file)
+    folder = f"folder:{tmp_path / 'pets'}@lenet5"
+    alone, _ = tune._to_tune(None, [folder], None, None, "digits", [])
+    beside, _ = tune._to_tune(None, [folder, "digits-lenet"], None, None, "digits", [])
+    assert len(alone.tasks) == 1
+    assert "pets" in alone.tasks[0]
+    assert beside.tasks == ["digits-lenet", *alone.tasks]
+
+
+def test_trials_are_run_as_the_command_says(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(*places: Any, how: How, **more: Any) -> None:
+        seen.append(how)
+        run_cell(*places, how=how, **more)
+
+    monkeypatch.setattr(workers, "run_cell", watched)
+    how = How(checkpoint_seconds=7.0)
+    workers.work_on_trials(study(trained), 1, Places(trained, NO_DATA, how=how), CPU, lambda *_: None)
+    assert seen == [how]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -275,7 +275,7 @@ def offers(box: Box, reveals: str, answers: str, inputs: Inputs) -> str | None:
     reveals: what its answers were when it was examined; before that, what its description says.
     """
     if box.inputs != inputs and box.inputs == "uint8":
-        return "the black box takes images of 8 bits; --inputs uint8 sends such"
+        return "the black box takes images of 8 bits; a grid with inputs: [uint8] sends such"
     least = next((offered for offered in (reveals, box.answers) if not covers(offered, answers)), None)
     return f"the black box reveals {least} at most" if least else None
 

@@ -15,6 +15,7 @@ from bench.grids.plan import Planned, runs_of
 from bench.grids.select import choose, configure
 from bench.tasks import image_folder
 from bench.tasks.image_folder import Folder
+from budgets.answers import AnswersError, kind_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Asked:
 def asked(selection: Selection, foreign: Foreign) -> Asked:
     """What the selection asks for; UsageError for what does not exist.
 
-    Filters choose among the runs of the grid. Plugins, folders of images, seeds and settings change the grid itself:
-    what the command line names and the grid has not is added to it.
+    Filters choose among the runs of the grid. Plugins, folders of images, answers, seeds and settings change the grid
+    itself: what the command line names and the grid has not is added to it.
     """
     outside, remarks = load_outside(foreign.plugin, None)
     name, grid = definition.load(selection.grid)
@@ -46,12 +47,15 @@ def asked(selection: Selection, foreign: Foreign) -> Asked:
     if attached := _attached(box, foreign, made or definition.narrowed(grid, {"task": globs}).tasks):
         outside, globs, made = [*outside, *attached], [], [item.name for item in attached]
         plugins.load(attached)
-        grid = grid.model_copy(update=_terms(grid, attached, selection))
+        grid = grid.model_copy(update=_terms(attached))
     seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
+    answers = [text for given in selection.answers or [] for text in given.split(",") if "*" not in text]
+    check_answers(answers)
     count = 1 if box else selection.teachers or grid.teachers
     extended = {
         "methods": {**_entries(selection, foreign), **grid.methods},
         "tasks": list(dict.fromkeys([*grid.tasks, *made])),
+        "answers": list(dict.fromkeys([*grid.answers, *answers])),
         "seeds": sorted({*grid.seeds, *seeds}),
         "teachers": max(grid.teachers, count),
     }
@@ -95,13 +99,21 @@ def _attached(box: Box | None, foreign: Foreign, tasks: list[str]) -> list[Attac
     return [Attached(task, box, foreign.student or "") for task in tasks if box or foreign.student]
 
 
-def _terms(grid: Grid, attached: list[Attached], selection: Selection) -> dict[str, Any]:
-    """What of the grid another black box changes: tasks, one teacher of each, what can be sent, what is revealed."""
+def _terms(attached: list[Attached]) -> dict[str, Any]:
+    """What of the grid another black box changes: tasks, one teacher of each, what can be sent."""
     box, tasks = attached[0].box, {"tasks": [item.name for item in attached]}
     if box is None:
         return tasks
-    asked_for = [text for given in selection.answers or [] for text in given.split(",") if "*" not in text]
-    return {**tasks, "teachers": 1, "inputs": [box.inputs], "answers": list(dict.fromkeys([*grid.answers, *asked_for]))}
+    return {**tasks, "teachers": 1, "inputs": [box.inputs]}
+
+
+def check_answers(given: list[str]) -> None:
+    """UsageError for terms that no answer can have."""
+    try:
+        for answers in given:
+            kind_of(answers)
+    except AnswersError as error:
+        raise UsageError(str(error)) from error
 
 
 def load_for(task: str, folders: list[str] | None, foreign: Foreign) -> Outside:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.options import Foreign, Machine, Selection
+from bench.errors import UsageError
 
 PATIENCE_HELP = "Seconds of a rehearsal, and up to 32 times as many where that tells more."
 CALIBRATE_HELP = "First rehearse each method and task here that was not yet rehearsed to an end, to judge the time by."
@@ -52,6 +53,10 @@ def _write(console: "Console", waiting: "Sequence[Planned]", folder: Path) -> No
     from results.records import CellRecord, plain
     from results.store import write_json
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--cells {folder}: wanted a folder that can be written ({error.strerror})") from error
     named = {run.cell.name(): run.cell for run in waiting if run.cell}
     for name, cell in named.items():
         write_json(folder / f"{name}.json", plain(CellRecord(cell.identity(), versions_of(cell.method))))
@@ -68,7 +73,7 @@ def _calibrate(
     from bench.executors.jobs import calibration_jobs
     from bench.grids.calibration import to_calibrate
 
-    groups, here = to_calibrate(ahead, _device(machine), machine.out), _device(machine)
+    groups, here = to_calibrate(ahead, device_of(machine), machine.out), device_of(machine)
     work(console, "rehearsals", calibration_jobs(groups, machine.out, here, patience, outside), machine)
 
 
@@ -81,7 +86,8 @@ def _ahead(chosen: "Sequence[Planned]", machine: Machine, *, rerun: bool = False
     return [*wanted(chosen, rerun=rerun), *lacking]
 
 
-def _device(machine: Machine) -> str:
+def device_of(machine: Machine) -> str:
+    """The name of what computes, by which runs that were done are known; of a cluster that it is one."""
     import torch
 
     from bench.provenance import device_name
@@ -104,7 +110,7 @@ def show_plan(
     ahead = _ahead(chosen, machine, rerun=rerun) if full else waiting
     console.print(show.plan(name, chosen, waiting, missing, full=full))
     if ahead and machine.executor != "slurm":  # whose devices are not known before they are given
-        cost = estimate(ahead, missing.values(), machine.out, _device(machine))
-        console.print(show.cost(cost, _device(machine), len(machine.slots), full=full))
+        cost = estimate(ahead, missing.values(), machine.out, device_of(machine))
+        console.print(show.cost(cost, device_of(machine), machine.room, full=full))
     for line in show.price(to_pay(waiting, machine.out)):
         console.print(line, markup=False)

@@ -158,15 +158,12 @@ def _time_left(waiting: "list[Planned]", total: int, machine: Machine) -> "TimeL
     """How long the runs take, as far as that is known of the device; None if it is of none. total: of all jobs."""
     import math
 
-    import torch
-
+    from bench.cli.plan import device_of
     from bench.cli.time_left import TimeLeft
     from bench.executors.jobs import work_on_cell
     from bench.grids.estimate import Judge
-    from bench.provenance import device_name
 
-    device = device_name(torch.device(machine.slots[0].device))
-    judge = Judge({run.task for run in waiting}, machine.out, device)
+    judge = Judge({run.task for run in waiting}, machine.out, device_of(machine))
     judged = {run.terms: judge.seconds(run) for run in waiting}
 
     def of(job: "Job") -> float:
@@ -178,4 +175,4 @@ def _time_left(waiting: "list[Planned]", total: int, machine: Machine) -> "TimeL
 
     each = {run.cell or run: judged[run.terms] for run in waiting}
     known = [seconds for seconds in each.values() if not math.isnan(seconds)]
-    return TimeLeft(of, sum(known), total - len(known), len(machine.slots)) if known else None
+    return TimeLeft(of, sum(known), total - len(known), machine.room) if known else None

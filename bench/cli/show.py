@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from bench.cli.time_left import spoken
 from bench.grids.estimate import Estimate
@@ -58,7 +59,7 @@ def plan(
     waiting: those of the planned runs that are to be done.
     """
     states = Counter(item.state for item in planned)
-    lines: list[Any] = [
+    lines = [
         f"grid {name}: {len(planned):,} runs ({', '.join(f'{n:,} {state}' for state, n in states.items())})",
         f"queries: {sum(item.budget.queries for item in planned):,} in all, "
         f"{sum(item.budget.queries for item in waiting):,} of them still to ask here",
@@ -69,14 +70,15 @@ def plan(
         lines.append(f"cannot run here: {task}, {n:,} runs: {reason}")
     stale = Counter(item.reason for item in planned if item.state == "stale" and item not in waiting)
     lines += [f"stale, {n:,} runs: {reason}; --rerun runs them again" for reason, n in stale.items()]
-    return Group(*lines, *([_plan_table(planned)] if full else []))
+    return Group(*map(Text, lines), *([_plan_table(planned)] if full else []))
 
 
 def cost(cost: Estimate, device: str, slots: int, *, full: bool) -> Group:
     """What the runs ahead take: time, disk and, in full, a row for each entry with the share of each budget."""
     disk = f"disk: about {cost.bytes / 1e6:,.0f} MB"
     if not cost.judged:
-        return Group(f"time: no run like these was done on {device} yet; bench plan --calibrate measures it", disk)
+        told = f"time: no run like these was done on {device} yet; bench plan --calibrate measures it"
+        return Group(Text(told), disk)
     unended = sum(each.open for each in cost.costs.values())
     lines = [
         f"time{f' of {cost.judged:,} runs' if cost.unjudged else ''}: {'more than' if unended else 'about'} "
@@ -90,7 +92,7 @@ def cost(cost: Estimate, device: str, slots: int, *, full: bool) -> Group:
         )
     if cost.unjudged:
         lines.append(f"{cost.unjudged:,} more runs have nothing to be judged by; bench plan --calibrate measures them")
-    return Group(*lines, disk, *([_cost_table(cost)] if full else []))
+    return Group(*map(Text, lines), disk, *([_cost_table(cost)] if full else []))
 
 
 def _cost_table(cost: Estimate) -> Table:
@@ -104,7 +106,7 @@ def _cost_table(cost: Estimate) -> Table:
         shares = (_part(each.at[queries], each.seconds) if queries in each.at else "" for queries in budgets)
         hours = f"{'> ' if each.open else ''}{each.seconds / 3600:,.1f}" if each.judged else "?"
         memory = f"{each.memory / 1e9:,.1f} GB" if each.memory else "?"
-        table.add_row(label, runs, hours, _part(each.seconds, cost.seconds), *shares, memory)
+        table.add_row(Text(label), runs, hours, _part(each.seconds, cost.seconds), *shares, memory)
     at = [sum(each.at.get(queries, 0.0) for each in cost.costs.values()) for queries in budgets]
     shares = (_part(seconds, cost.seconds) for seconds in at)
     table.add_row("all", f"{cost.judged:,}", f"{cost.seconds / 3600:,.1f}", "", *shares, "")
@@ -131,7 +133,7 @@ def _plan_table(planned: Sequence[Planned]) -> Table:
     for row, items in rows.items():
         tasks, states = list(dict.fromkeys(item.task for item in items)), Counter(item.state for item in items)
         names = ", ".join(tasks) if len(tasks) < 3 else str(len(tasks))
-        table.add_row(*row, names, ", ".join(f"{n} {state}" for state, n in states.items()))
+        table.add_row(*map(Text, row), Text(names), ", ".join(f"{n} {state}" for state, n in states.items()))
     return table
 
 
@@ -146,11 +148,11 @@ def summary(frame: "pd.DataFrame") -> list[Table]:
         title = f"{task}, {answers}, {inputs} inputs: {measure} in %, ± spread over {over}"
         title += "; no accuracy, for the images have no labels" if unlabelled else ""
         title += "; ‡ did not learn its labels" if track["unlearnt"].any() else ""
-        table = Table("method", *map(short, budgets), title=title)
+        table = Table("method", *map(short, budgets), title=Text(title))
         table.title_justify = "left"
         for method, rows in track.groupby("method", sort=False):
             at = {row["budget"]: _reached(row, unlabelled, most) for row in rows.to_dict("records")}
-            table.add_row(str(method), *(at.get(budget, "") for budget in budgets))
+            table.add_row(Text(str(method)), *(at.get(budget, "") for budget in budgets))
         tables.append(table)
     return tables
 
@@ -191,13 +193,13 @@ def tuned(outcomes: "Iterable[Outcome]") -> Group:
         setting = (study.method, study.task, study.budget.answers, short(study.budget.queries), str(outcome.trials))
         needs_data = "" if study.held_out else " (needs data)"
         judged = (study.objective + needs_data, _share(outcome.started), _share(outcome.found))
-        table.add_row(*setting, f"{outcome.queries:,}", *judged, *_before_and_after(means))
+        table.add_row(*map(Text, (*setting, f"{outcome.queries:,}", *judged, *_before_and_after(means))))
         if outcome.settings:
             best = ", ".join(f"{key} {value}" for key, value in outcome.settings.items())
             lines.append(f"{study.name}, best settings: {best}")
         if outcome.reason:
             lines.append(f"{study.name}: {outcome.reason}")
-    return Group(table, *lines)
+    return Group(table, *map(Text, lines))
 
 
 def _before_and_after(means: "pd.DataFrame | None") -> tuple[str, str, str]:
@@ -229,7 +231,7 @@ def audits(audits: "Sequence[Audit]") -> Group:
     told = f"{len(audits):,} runs with a journal, {unfinished:,} of them unfinished; their meters counted {counted:,}"
     again = f"{repeated:,} images were asked again after restarts, for the method then asked something else"
     verdict = f"{len(lines)} differ" if lines else "all agree"
-    return Group(told, table, *([again] if repeated else []), *lines, verdict)
+    return Group(told, table, *([again] if repeated else []), *map(Text, lines), verdict)
 
 
 def price(boxes: "Iterable[tuple[str, BoxNote, float, int]]") -> list[str]:
@@ -247,7 +249,7 @@ def listing(columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
     """A plain table."""
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # which may have brackets, that are no markup
     return table
 
 

@@ -21,7 +21,9 @@ def status(run: RunName, out: Out = Path("runs"), plugin: Plugins = None) -> Non
     for (name, _), n in found.items():
         counts[name] += n
     console = console_of()
-    console.print(f"{run}: {found.total()} runs ({', '.join(f'{n} {name}' for name, n in counts.most_common())})")
+    console.print(
+        f"{run}: {found.total()} runs ({', '.join(f'{n} {name}' for name, n in counts.most_common())})", markup=False
+    )
     reasons = sorted((name, reason, n) for (name, reason), n in found.items() if reason is not None)
     if reasons:
         console.print(show.listing(["state", "reason", "runs"], reasons))

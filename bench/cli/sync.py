@@ -13,6 +13,8 @@ def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None
     from bench.mirror import Mirror, TrackingError, default_uri
 
     folder = find_run(run, out)
+    if mlflow == "off":
+        raise UsageError("--mlflow off: wanted an address to sync with")
     uri = mlflow or default_uri(out)
     try:
         with Mirror(folder, uri, versions=versions_now()) as mirror:

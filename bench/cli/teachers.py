@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import TASK_HELP, Machine, Words
+from bench.errors import UsageError
 
 
 def teachers(
@@ -33,6 +34,8 @@ def teachers(
     made, globs = image_folder.split(task or [])
     chosen = listing.choose([*globs, *map(image_folder.register, made)], range(teachers))
     failed: list[str] = []
+    if weights is not None and (check or dry_run):
+        raise UsageError("--weights takes weights for a teacher: wanted without --dry-run and --check")
     if not (check or dry_run):
         machine.check_writable()
     if weights is not None:

@@ -45,6 +45,7 @@ def tune(
     mlflow: Tracking = None,
 ) -> None:
     """Search for a method's settings: nothing is chosen on test data, and every query of the search is counted."""
+    from bench.cells.run import How
     from bench.cli import show
     from bench.cli.asked import load_outside
     from bench.cli.work import console_of
@@ -58,7 +59,8 @@ def tune(
     terms = Terms(objective, proxy, held_out, seeds, sampler, costs, prune)  # type: ignore[arg-type]
     chosen, settings = _to_tune(method, task, budget, answers, grid, settings or [])
     machine.check_writable()
-    places = Places(machine.out.resolve(), machine.data.resolve(), storage, outside)
+    how = How(machine.checkpoint, isolate=machine.isolate)
+    places = Places(machine.out.resolve(), machine.data.resolve(), storage, outside, how)
     runs = _prepared(console, chosen, answers, terms, machine, places)
     if name and len(runs) > 1:
         raise UsageError(f"name {name}: wanted for one study, but there are {len(runs)}")
@@ -81,20 +83,22 @@ def _to_tune(
     settings: list[str],
 ) -> tuple["Grid", list[str]]:
     """What to tune as a grid, that of one method if it is named, and the settings as METHOD.KEY=VALUE."""
+    from bench.cli.asked import check_answers
     from bench.grids import definition
     from bench.grids.select import configure
     from bench.tasks import image_folder
     from methods import METHODS
 
+    check_answers([answers] if answers else [])
     if (method is None) == (grid is None):
         raise UsageError("wanted a method or a grid: bench tune METHOD --task T --budget Q, or bench tune --grid G")
     folders, names = image_folder.split(task or [])
     made = [image_folder.register(folder) for folder in folders]
     if grid:
-        _, whole = definition.load(grid)
-        return configure(
-            definition.narrowed(whole, {"task": names, "budget": [budget] if budget else []}), settings
-        ), settings
+        whole = definition.narrowed(definition.load(grid)[1], {"task": names, "budget": [budget] if budget else []})
+        if made:
+            whole = whole.model_copy(update={"tasks": [*(whole.tasks if names else []), *made]})
+        return configure(whole, settings), settings
     if method not in METHODS:
         raise unknown("method", str(method), METHODS)
     if not task or not budget:
@@ -119,14 +123,15 @@ def _prepared(
     from bench.executors.prepare import needs_of
     from bench.grids.plan import plan, runs_of
 
-    chosen = chosen.model_copy(update={"seeds": [0], **({"answers": [answers]} if answers else {})})
+    chosen = chosen.model_copy(update={"seeds": [0], "teachers": 1, **({"answers": [answers]} if answers else {})})
     tasks = list(dict.fromkeys([*chosen.tasks, *(terms.tried_on(task) for task in chosen.tasks)]))
     every = plan(runs_of(chosen.model_copy(update={"tasks": tasks})), machine.out, machine.data, gpu=machine.gpu)
     if not every:
         raise UsageError(f"nothing is left to tune: no method of it learns from {answers}")
     if reason := next((run.reason for run in every if not run.runnable), None):
         raise UsageError(f"cannot run here: {reason}")
-    prepare(console, needs_of(every), places.outside, machine)
+    if failed := prepare(console, needs_of(every), places.outside, machine):
+        raise UsageError(failed[0])
     runs = sorted(runs_of(chosen), key=lambda run: run.budget.queries)
     largest = {(run.label, run.task, run.budget.answers, run.budget.inputs): run for run in runs}
     return list(largest.values())
@@ -157,7 +162,7 @@ def _search(
         return outcomes.nothing(study, searched)
     files = outcomes.write(study, searched, places, sys.argv[1:])
     cells = outcomes.final_cells(study, searched, places, final_seeds)
-    work(console, "runs", cell_jobs(cells, places.root, places.data, places.outside), machine)
+    work(console, "runs", cell_jobs(cells, places.root, places.data, places.outside, places.how), machine)
     found = outcomes.outcome(study, searched, places, cells, complete=finished(searched, trials))
     outcomes.mirror(study, searched, places, files, uri, lambda line: show.warning(console, line))
     console.print(f"{study.name}:\n{show.paths(files)}", markup=False)

@@ -76,7 +76,8 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 class Part(BaseModel, frozen=True, extra="forbid"):
     """A file that stands for another grid: what the filters, axis -> globs, leave of it.
 
-    tasks, budgets, seeds, teachers: in place of those of the other grid. exclude: as well as what that leaves out.
+    tasks, budgets, seeds, teachers: in place of those of the other grid; entries with budgets of their own keep these.
+    exclude: as well as what that leaves out.
     """
 
     description: str
@@ -112,7 +113,7 @@ def load(name: str, above: tuple[str, ...] = ()) -> tuple[str, Grid]:
         part = Part(**content)
     except ValidationError as error:
         raise UsageError(f"grid {path}: {one_line(error, Part.model_fields)}") from error
-    return path.stem, _part(part, (*above, name))
+    return path.stem, _part(part, (*above, name), path.parent)
 
 
 def parse(content: dict[str, Any], origin: str) -> Grid:
@@ -123,33 +124,52 @@ def parse(content: dict[str, Any], origin: str) -> Grid:
         raise UsageError(f"{origin}: {one_line(error, Grid.model_fields)}") from error
 
 
-def _part(part: Part, above: tuple[str, ...]) -> Grid:
-    """The part as a grid; UsageError for a filter that fits nothing, an unknown task, and for a part of itself."""
-    if part.of in above:
-        raise UsageError(f"grid {above[-1]} is a part of itself: {' of '.join((*above, part.of))}")
-    _, whole = load(part.of, above)
+def _part(part: Part, above: tuple[str, ...], folder: Path) -> Grid:
+    """The part as a grid; UsageError for a filter that fits nothing, an unknown task, and for a part of itself.
+
+    folder: that of its file, which a file that it is of is looked for from.
+    """
+    of = str(folder / part.of) if part.of.endswith((".yaml", ".yml")) else part.of
+    if of in above:
+        raise UsageError(f"grid {above[-1]} is a part of itself: {' of '.join((*above, of))}")
+    _, whole = load(of, above)
     filters: Mapping[str, list[str]] = {str(axis): globs for axis, globs in part.filters.items()}
     named = {"tasks": part.tasks, "budgets": part.budgets, "seeds": part.seeds, "teachers": part.teachers}
     replaced = {key: values for key, values in named.items() if values}
     for task in part.tasks:
-        task_of(task)
+        _defended(task)
     without = {"description": part.description, "exclude": [*whole.exclude, *part.exclude]}
     return narrowed(whole, filters).model_copy(update={**without, **replaced})
 
 
 def narrowed(grid: Grid, filters: Mapping[str, list[str]]) -> Grid:
-    """The grid with only the tasks, methods and budgets that the filters leave; UsageError where one fits nothing."""
-    tasks, labels, budgets = grid.tasks, list(grid.methods), grid.budgets
-    if globs := filters.get("task"):
+    """The grid with only the tasks, methods and budgets that the filters (axis -> globs, or several with commas) leave.
+
+    UsageError where one fits nothing.
+    """
+    wanted = {axis: [glob for text in texts for glob in text.split(",")] for axis, texts in filters.items()}
+    tasks, methods = grid.tasks, grid.methods
+    if globs := wanted.get("task"):
         tasks = matching("task", tasks, globs, lambda task: (task,))
-    if globs := filters.get("dataset"):
+    if globs := wanted.get("dataset"):
         tasks = matching("dataset", tasks, globs, lambda task: (task_of(task).dataset,))
-    if globs := filters.get("method"):
-        labels = matching("method", labels, globs, lambda label: (label, grid.methods[label].method))
-    if globs := filters.get("budget"):
-        budgets = matching("budget", budgets, globs, lambda queries: (str(queries),))
-    methods = {label: grid.methods[label] for label in labels}
-    return grid.model_copy(update={"tasks": tasks, "methods": methods, "budgets": budgets})
+    if globs := wanted.get("method"):
+        labels = matching("method", list(methods), globs, lambda label: (label, methods[label].method))
+        methods = {label: methods[label] for label in labels}
+    left = grid.model_copy(update={"tasks": tasks, "methods": methods})
+    return _of_budgets(left, globs) if (globs := wanted.get("budget")) else left
+
+
+def _of_budgets(grid: Grid, globs: list[str]) -> Grid:
+    """The grid at the budgets that the globs leave, own ones of entries too; without entries that have none left."""
+    every = sorted({*grid.budgets, *(queries for entry in grid.methods.values() for queries in entry.budgets)})
+    kept = matching("budget", every, globs, lambda queries: (str(queries),))
+    budgets, methods = [queries for queries in grid.budgets if queries in kept], {}
+    for label, entry in grid.methods.items():
+        own = [queries for queries in entry.budgets if queries in kept]
+        if own or (budgets and not entry.budgets):
+            methods[label] = entry.model_copy(update={"budgets": own})
+    return grid.model_copy(update={"methods": methods, "budgets": budgets or kept})
 
 
 def _checked(grid: Grid) -> Grid:
@@ -179,8 +199,8 @@ def parse_seeds(given: Any) -> Any:
     """`3` or `"3"` means seeds 0, 1 and 2; `"4,7"` or a list means those."""
     seeds = given
     if isinstance(seeds, str) and "," in seeds:
-        seeds = [int(seed) if seed.strip().isdigit() else seed for seed in seeds.split(",")]
-    if isinstance(seeds, str) and seeds.strip().isdigit():
+        seeds = [int(seed) if seed.strip().isdecimal() else seed for seed in seeds.split(",")]
+    if isinstance(seeds, str) and seeds.strip().isdecimal():
         seeds = int(seeds)
     count = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1
     listed = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds) and seeds

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bench.tasks import networks
 from bench.tasks.data import sources
 from bench.tasks.table import Task
 from results.index import Cells
-from results.records import CellRecord, read
+from results.records import CellRecord, RecordError, read
 
 CELL_BYTES = 30_000  # a cell's folder without its student, where none has been measured
 SIZES = 1_000  # folders whose sizes are looked up
@@ -130,11 +131,13 @@ def _measured(tasks: set[str], root: Path, device: str) -> tuple[dict[Key, list[
             state, folder = cells.state(name, None), root / "cells" / name
             if state.name != "done" or state.totals is None:
                 continue
-            if len(sizes) < SIZES:
-                sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
-            if state.totals.machine and state.totals.machine.device == device:
-                cell = read(folder / "cell.json", CellRecord).identity
-                measured[cell["task"], cell["method"], cell["config"]].append((cell["queries"], state.totals.seconds))
+            with suppress(OSError, RecordError, KeyError):  # a cell that cannot be read is none to judge by
+                if len(sizes) < SIZES:
+                    sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
+                if state.totals.machine and state.totals.machine.device == device:
+                    cell = read(folder / "cell.json", CellRecord).identity
+                    of = cell["task"], cell["method"], cell["config"]
+                    measured[of].append((cell["queries"], state.totals.seconds))
     return measured, sizes
 
 

@@ -72,8 +72,9 @@ def runs_of(grid: Grid) -> list[Planned]:
     for task_name in grid.tasks:
         task = task_of(task_name)
         for label, entry in grid.methods.items():
-            method, config = _config(label, entry, (task_name, task.dataset))
-            if not any(matches("task", glob, task_name, task.dataset) for glob in entry.tasks):
+            names = (*_task_names(task_name), task.dataset)
+            method, config = _config(label, entry, names)
+            if not any(matches("task", glob, *names) for glob in entry.tasks):
                 continue
             for budget, budgets, protocol in _budgets(grid, method, entry):
                 for teacher_seed, seed in product(range(grid.teachers), grid.seeds):
@@ -117,8 +118,13 @@ def names_on(axis: str, run: Planned) -> tuple[str, ...]:
     return _NAMES[axis](run)
 
 
+def _task_names(task: str) -> tuple[str, str]:
+    """The task's name, and without the black box that stands for its teacher."""
+    return task, task.partition(MARK)[0]
+
+
 _NAMES: dict[str, Callable[[Planned], tuple[str, ...]]] = {
-    "task": lambda run: (run.task, run.task.partition(MARK)[0]),
+    "task": lambda run: _task_names(run.task),
     "dataset": lambda run: (task_of(run.task).dataset,),
     "method": lambda run: (run.label, run.method),
     "answers": lambda run: (run.budget.answers,),

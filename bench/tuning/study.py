@@ -21,6 +21,7 @@ from bench.boxes.door import record_of
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.code import versions_of
 from bench.cells.exam import hold_out
+from bench.cells.run import AS_USUAL, How
 from bench.contract.plugins import Outside
 from bench.errors import UsageError, unknown
 from bench.grids.plan import Planned
@@ -148,13 +149,14 @@ class Terms:
 class Places:
     """root: the results folder. data: that of the data sets. storage: a database, or None for the study's journal.
 
-    outside: methods and tasks from outside the repository.
+    outside: methods and tasks from outside the repository. how: the cells are run.
     """
 
     root: Path
     data: Path
     storage: str | None = None
     outside: Outside = ()
+    how: How = AS_USUAL
 
     def folder(self, study: Study) -> Path:
         return self.root / "studies" / study.name
@@ -168,7 +170,8 @@ def study_of(item: Planned, terms: Terms, fixed: Sequence[str], name: str | None
     exam, held_out = "validation", 0
     if terms.objective == "agreement":
         exam, held_out = hold_out(task_of(tried_on), places.root, terms.held_out, item.budget.inputs), terms.held_out
-    parts = (item.label, item.task, str(item.budget.queries), item.budget.answers, terms.objective)
+    parts = [item.label, item.task, str(item.budget.queries), item.budget.answers, terms.objective]
+    parts += [item.budget.inputs] if item.budget.inputs != "float" else []
     study = Study(
         name=name or "-".join(parts),
         method=item.method,

@@ -126,7 +126,8 @@ class _Worker:
         """Run the cell, or wait for whoever runs it for another trial, and read its curve; `trial` may be pruned."""
         while True:
             try:
-                run_cell(cell, self.places.root, self.places.data, self.device, self._watch(cell, trial))
+                places, watch = (self.places.root, self.places.data), self._watch(cell, trial)
+                run_cell(cell, *places, self.device, watch, how=self.places.how, outside=self.places.outside)
                 curve: list[dict[str, Any]] = read_json(self._place(cell) / "curve.json")
                 return curve
             except Busy:

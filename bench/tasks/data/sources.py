@@ -137,11 +137,6 @@ def _like(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
-def missing_other(name: str, folder: Path) -> str | None:
-    """Why the images cannot be had, or None."""
-    return None if name == "photos" else missing(name, folder)
-
-
 def _photos(side: int = 32) -> Tensor:
     """uint8 N x 3 x 32 x 32: overlapping squares of both photographs at full, half and quarter size, 15,670 in all."""
     from sklearn.datasets import load_sample_images
