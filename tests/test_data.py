@@ -117,6 +117,19 @@ def test_grey_images_are_read_from_the_public_idx_files(small_mnist: Path, name:
     assert_is(dataset, train, test)
 
 
+@pytest.mark.parametrize("name", ["mnist", "fmnist"])
+def test_files_that_old_versions_decoded_do_not_go_before_those_that_are_checked(small_mnist: Path, name: str) -> None:
+    before = sources.load(name, small_mnist).test.images
+    for known_as in ("MNIST", "FashionMNIST"):
+        processed = small_mnist / known_as / "processed"
+        processed.mkdir()
+        for part, n in (("training", 20), ("test", 10)):
+            torch.save((torch.zeros(n, 28, 28, dtype=torch.uint8), torch.zeros(n).long()), processed / f"{part}.pt")
+    (train, _), (test, _) = sources.SOURCES[name].read(small_mnist, lambda _: None)
+    assert train.any()
+    assert torch.equal(test, before)
+
+
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
 @pytest.mark.parametrize("kept", [0, 3, 10, -1])
 def test_a_file_cut_short_is_a_usage_error_of_one_line(small_mnist: Path, file: str, kept: int) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
@@ -36,6 +36,7 @@ from bench.boxes.examined import PROBES
 from bench.boxes.http import client, oip, wire
 from bench.boxes.http.bill import Bill
 from bench.boxes.http.client import Client
+from bench.cells import audit
 from bench.cells.cell import Cell, canonical_config
 from bench.cells.run import CellFailed, run_cell
 from bench.errors import UsageError
@@ -383,6 +384,56 @@ def test_the_limit_on_money_stops_the_cell_and_a_higher_one_goes_on_without_payi
     run.go_on()
     assert run.points == undisturbed
     assert run.charged == server.billed == server.images == QUERIES
+
+
+def limited_examination(server: Faulty, root: Path, limit: float) -> examined.Examined | None:
+    """What is known of the server's model once it was examined for so much money at most."""
+    attached = Attached(NAME, box_at(server, agreement=True, price=1000.0, limit=limit))
+    attach(attached)
+    with suppress(UsageError):
+        examined.examine(task_of(attached.name), root, DATA, CPU, lambda _: None)
+    return examined.examined(task_of(attached.name), root)
+
+
+def test_an_examination_that_a_limit_ends_goes_on_from_there(server: Faulty, tmp_path: Path) -> None:
+    assert limited_examination(server, tmp_path, 200.0) is None
+    assert PROBES < server.images <= 200
+    known = limited_examination(server, tmp_path, 1e6)
+    assert known
+    assert known.asked == server.images == 2 * PROBES + 500, "each test image is paid for once"
+
+
+def test_a_model_that_changes_while_its_examination_is_interrupted_is_noticed(
+    server: Faulty, tmp_path: Path, network: Network
+) -> None:
+    assert limited_examination(server, tmp_path, 200.0) is None
+    server.become(other(network), "2")
+    known = limited_examination(server, tmp_path, 1e6)
+    assert known
+    assert known.version == "2"
+    assert "was version 1, is 2" in known.changes[0]
+
+
+def test_all_that_is_asked_of_an_endpoint_is_on_one_bill(server: Faulty, tmp_path: Path) -> None:
+    folders = set()
+    for task, said in ((NAME, {}), (NAME, {"batch": BATCH + 1}), (NAME, {"agreement": True}), ("mnist-lenet5", {})):
+        attached = Attached(task, box_at(server, **said))
+        attach(attached)
+        folders.add(examined.bill_of(task_of(attached.name), tmp_path).folder)
+    assert len(folders) == 1
+
+
+def test_pictures_are_no_floats() -> None:
+    for encoding in ("png", "base64"):
+        with pytest.raises(UsageError, match="wanted with inputs: uint8"):
+            described.read("http://127.0.0.1:1", Endpoint, images={"encoding": encoding})
+
+
+def test_places_that_are_asked_again_in_other_company_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = [("answer", 0, 100), ("sent", 100, 100), ("answer", 100, 100), ("answer", 0, 250), ("answer", 300, 10)]
+    found = [{"kind": kind, "at": at, "n": n} for kind, at, n in kept]
+    monkeypatch.setattr(audit.journal, "entries", lambda _: found)
+    assert audit._asked(Path()) == 260
 
 
 # Keys.

@@ -28,6 +28,7 @@ from bench.errors import UsageError, shown
 from bench.grids.definition import Grid
 from bench.grids.plan import Planned, plan, record, runs_of
 from bench.mirror import Follower, Mirror, TrackingError
+from bench.mirror.content import key_of
 from bench.mirror.server import Elsewhere
 from bench.tuning import outcome
 from bench.tuning import study as studies
@@ -246,6 +247,17 @@ def test_two_folders_of_one_name_never_touch_each_others_runs(
     }
     assert len(names) == 2
     assert f"tiny {read(theirs / 'run.json', RunRecord).id[:6]}" in names
+
+
+def test_two_entries_with_one_cell_are_two_runs() -> None:
+    tags = {"bench.shows": "cell", "bench.cell": "noise.40"}
+    assert len({key_of({**tags, "bench.curve": f"{label} on digits-lenet, labels"}) for label in ("one", "two")}) == 2
+
+
+def test_a_folder_whose_experiment_was_deleted_again_and_again_is_mirrored_anew(finished: Path, server: str) -> None:
+    for _ in range(4):
+        assert synchronise(finished, server) == CELLS
+        MlflowClient(server).delete_experiment(next(iter(shows(server, finished).values())).info.experiment_id)
 
 
 def test_a_cell_run_again_replaces_its_own_run_and_its_curve_alone(finished: Path, server: str) -> None:

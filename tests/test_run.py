@@ -1,5 +1,6 @@
 """Running a cell: its curve, its end, and what a kill, a failure or a broken file does to it."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -246,6 +247,14 @@ def test_a_checkpoint_of_other_code_is_not_continued(trained: Path, monkeypatch:
     assert spent[0] == 20
 
 
+def test_a_result_bears_the_version_that_its_cell_began_with(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, edits = digits_cell(trained, "noise", 70), itertools.count()
+    monkeypatch.setattr(run, "versions_of", lambda _: {"method": next(edits)})  # as of a plugin that is being edited
+    run_cell(cell, trained, NO_DATA, CPU)
+    begun, done = (read_json(folder_of(trained, cell) / name) for name in ("cell.json", "done.json"))
+    assert done["versions"] == begun["versions"] == {"method": 0}
+
+
 def test_a_checkpoint_of_another_device_starts_over_and_says_so(trained: Path) -> None:
     cell = digits_cell(trained, "ideal", 240)
     with pytest.raises(Killed):
@@ -375,6 +384,9 @@ def test_the_final_student_is_kept_on_request_and_scores_as_the_curve_says(train
     student.load_state_dict(torch.load(folder_of(trained, cell) / "student.pt", weights_only=True))
     test = sources.load("digits", NO_DATA).test
     assert box.accuracy(student.eval(), test) == curve_of(trained, cell)[-1]["accuracy"]
+    (folder_of(trained, cell) / "done.json").unlink()
+    run_cell(cell, trained, NO_DATA, CPU)
+    assert not (folder_of(trained, cell) / "student.pt").exists(), "of a result that is no more"
 
 
 def test_a_network_shown_beside_the_student_has_figures_of_its_own(trained: Path) -> None:

@@ -94,6 +94,9 @@ class ModelFile(Described):
         return {**super().nature(), "file": content_of(self.file), "function": self.function}
 
 
+PICTURES = ("png", "base64")  # ways to write images that have 8 bits for each channel
+
+
 class Images(BaseModel, frozen=True, extra="forbid"):
     """How images are written into a request: nested numbers, a flat list of them, PNG, or PNG in base64."""
 
@@ -148,6 +151,14 @@ class Endpoint(Described):
     price: float = Field(0.0, ge=0)
     currency: str = "USD"
     limit: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _in_8_bits(self) -> "Endpoint":
+        if self.images.encoding in PICTURES and self.inputs != "uint8":
+            raise ValueError(
+                f"images.encoding {self.images.encoding}: wanted with inputs: uint8, which is what it sends"
+            )
+        return self
 
     @model_validator(mode="after")
     def _priced(self) -> "Endpoint":

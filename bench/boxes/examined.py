@@ -4,8 +4,9 @@ ROOT/boxes/NAME/box.json             what is known of it
                answers-HASH.pt       its top-1 classes of the test images
                probe.journal         what it answered to the probes, each paid for
                test-HASH.journal     what it answered to the test images
-               bill.json             images charged so far, cells and examinations together
-               turns/                whose turn it is to send a request
+               begun.json            what is known so far, while the test images are being asked
+ROOT/boxes/bill-ENDPOINT/bill.json   images charged so far, cells and examinations of all data sets together
+                         turns/      whose turn it is to send a request
 """
 
 from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 PROBES = 32  # images whose answers tell one model from another
 SEED = 25_000  # of the probes
 BATCH = 1000  # test images in a call
+BEGUN = "begun.json"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,11 @@ def examined(task: Task, root: Path) -> Examined | None:
 
 
 def bill_of(task: Task, root: Path) -> Bill:
-    """What the task's endpoint has cost so far."""
+    """What the task's endpoint has cost so far, whatever data set and description it was asked with."""
     box = _box(task)
     assert isinstance(box, Endpoint)
-    return Bill(folder_of(task, root), box.price, box.limit, box.currency)
+    place = root / "boxes" / f"bill-{digest(f'{box.base} {box.model}')[:8]}"
+    return Bill(place, box.price, box.limit, box.currency)
 
 
 def to_examine(task: Task, root: Path) -> int:
@@ -118,6 +121,7 @@ def examine(
         else:
             found = _examine_endpoint(box, task, root, data_folder, known, report)
         write_json(folder_of(task, root) / "box.json", plain(found))
+        (folder_of(task, root) / BEGUN).unlink(missing_ok=True)
         return found.record
 
 
@@ -158,21 +162,23 @@ def _examine_file(
 def _examine_endpoint(
     box: Endpoint, task: Task, root: Path, data_folder: Path, known: Examined | None, report: Callable[[float], None]
 ) -> Examined:
-    asked = known.asked if known else 0
-    version, probe = _probed(box, task, root, asked)
-    asked += PROBES
-    told = _difference(known, version, probe) if known else None
-    if known and not told:
+    begun = folder_of(task, root) / BEGUN
+    earlier = read(begun, Examined) if begun.exists() else known
+    version, probe = _probed(box, task, root, earlier.asked if earlier else 0)
+    told = _difference(earlier, version, probe) if earlier else None
+    asked = (earlier.asked if earlier else 0) + PROBES
+    if known and earlier is known and not told:
         return replace(known, asked=asked)
     name = hash_of(box, f"{version} {probe}")
-    accuracy = None
-    if box.agreement:
-        test = sources.load(task.dataset, data_folder).test
-        answers, sent = _asked_once(box, task, root, name, test.images, report)
-        _keep_answers(answers, task, root, name)
-        accuracy, asked = _accuracy(answers, test.labels), asked + sent
-    changes = [*(known.changes if known else []), *([f"{_now()}: {told}"] if told else [])]
-    return Examined(TeacherRecord(name, None, accuracy), version, probe, asked, box.answers, changes)
+    changes = [*(earlier.changes if earlier else []), *([f"{_now()}: {told}"] if told else [])]
+    found = Examined(TeacherRecord(name, None, None), version, probe, asked, box.answers, changes)
+    if not box.agreement:
+        return found
+    write_json(begun, plain(found))
+    test = sources.load(task.dataset, data_folder).test
+    answers, sent = _asked_once(box, task, root, name, test.images, report)
+    _keep_answers(answers, task, root, name)
+    return replace(found, record=TeacherRecord(name, None, _accuracy(answers, test.labels)), asked=asked + sent)
 
 
 def _probed(box: Endpoint, task: Task, root: Path, asked: int) -> tuple[str, list[int]]:

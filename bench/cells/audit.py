@@ -43,6 +43,10 @@ def audit(folder: Path) -> Audit | None:
 
 
 def _asked(ledger: Path) -> int:
-    """Images that the journal has an answer for, those that were asked again after a restart counted once."""
-    sizes = {entry["at"]: int(entry["n"]) for entry in journal.entries(ledger) if entry["kind"] == "answer"}
-    return sum(sizes.values())
+    """Places that the journal has an answer for; after a restart a place may be asked again, in other company."""
+    answers = (entry for entry in journal.entries(ledger) if entry["kind"] == "answer")
+    asked = end = 0
+    for at, n in sorted((int(entry["at"]), int(entry["n"])) for entry in answers):
+        asked += max(at + n - max(at, end), 0)
+        end = max(end, at + n)
+    return asked

@@ -30,13 +30,17 @@ FILES = {
         "bench/cells/run.py",
         "bench/boxes/box.py",
         "bench/boxes/defences.py",
+        "bench/boxes/door.py",
+        "bench/boxes/files.py",
+        "bench/boxes/http/oip.py",
+        "bench/boxes/http/wire.py",
         "bench/cells/asked.py",
         "bench/tasks/networks.py",
         "bench/tasks/students.py",
         "methods/run.py",
     ),
     "exam": ("bench/cells/exam.py",),
-    "data": ("bench/tasks/data/sources.py", "bench/tasks/data/readers.py"),
+    "data": ("bench/tasks/data/sources.py", "bench/tasks/data/readers.py", "bench/tasks/image_folder.py"),
 }
 
 

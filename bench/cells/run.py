@@ -18,12 +18,13 @@ from bench.cells.curve import Curve, marks
 from bench.cells.steps import Steps
 from bench.contract.plugins import Outside
 from bench.errors import UsageError
-from bench.provenance import machine
+from bench.provenance import commit, machine
 from budgets import BudgetExhausted, journal
 from results.claims import Robbed, lock
-from results.records import CellRecord, Failure, NewerSchema, RecordError, Totals, plain, read
+from results.records import CellRecord, Failure, NewerSchema, RecordError, Totals, Versions, plain, read
 from results.store import state_of, write_json
 
+commit()  # asked, and kept, while this code is loaded: its checkout may be another when a cell ends
 Report = Callable[[int, dict[str, float]], None]
 LOOK = 1.0  # seconds from one look at whether the cell is still this process's to the next: each asks a file server
 ENDINGS = ((Totals, "done.json"), (Failure, "failed.json"), (Totals, "stopped.json"))
@@ -90,10 +91,11 @@ def run_cell(
             return
         for kind, ending in ENDINGS:
             _discard(folder / ending, kind)
+        (folder / "student.pt").unlink(missing_ok=True)
         write_json(folder / "cell.json", plain(CellRecord(cell.identity(), versions)))
-        running = None
+        running, apart = None, tuple(outside) if how.isolate else None
         try:
-            running = _Running(cell, folder, root, data_folder, device, say, tuple(outside) if how.isolate else None)
+            running = _Running(cell, versions, folder, root, data_folder, device, say, apart)
             running.play(report, how.checkpoint_seconds, claim.check)
             running.counted()
             running.finish("done.json", keep_student=how.keep_student)
@@ -130,11 +132,13 @@ def _discard(file: Path, kind: type) -> None:
 
 
 class _Running:
-    """A cell at work: its parts, its curve, and the time it took."""
+    """A cell at work: its parts, its curve, and the time it took. versions: of the code that is at work, which a file
+    that is edited meanwhile is not."""
 
     def __init__(
         self,
         cell: Cell,
+        versions: Versions,
         folder: Path,
         root: Path,
         data_folder: Path,
@@ -143,7 +147,8 @@ class _Running:
         apart: Outside | None,
     ) -> None:
         self._cell, self._folder, self._device, self._started = cell, folder, device, time.monotonic()
-        key = {**versions_of(cell.method), "device": device.type, "format": checkpoint.FORMAT}
+        self._versions = versions
+        key = {**versions, "device": device.type, "format": checkpoint.FORMAT}
         self._checkpoint = checkpoint.Checkpoint(folder, key)
         # What is loaded is let go when this returns: it may be as large as all the rest.
         saved, other = self._checkpoint.load(device)
@@ -213,7 +218,7 @@ class _Running:
             rounds=self._curve.progress.round,
             steps=self._curve.progress.steps,
             seconds=self._seconds(),
-            versions=versions_of(self._cell.method),
+            versions=self._versions,
             machine=machine(self._device),
             attempts=counts.attempts if counts else None,
             charged=counts.charged if counts else None,

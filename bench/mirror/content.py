@@ -44,7 +44,8 @@ class Content:
 
 def key_of(tags: dict[str, str]) -> str:
     """What tells a run of MLflow from the others of its experiment, given all its tags."""
-    return " ".join((tags["bench.shows"], tags.get("bench.cell") or tags.get("bench.curve", ""))).strip()
+    shown = (tags["bench.shows"], tags.get("bench.cell", ""), tags.get("bench.curve", ""))
+    return " ".join(filter(None, shown))
 
 
 class Ended(NamedTuple):

@@ -117,9 +117,10 @@ class Mirror:
         ours = self._client.search_experiments(filter_string=f"tags.`{ID}` = '{self._id}'")
         if ours:
             return str(ours[0].experiment_id)
-        name = self._run.resolve().name
-        if self._client.get_experiment_by_name(name) is not None:  # another folder's, or one that was deleted
-            name = f"{name} {self._id[:6]}"
+        own = self._run.resolve().name
+        names = (own, f"{own} {self._id[:6]}", f"{own} {secrets.token_hex(6)}")
+        # One that is taken is another folder's, or was deleted.
+        name = next(name for name in names if self._client.get_experiment_by_name(name) is None)
         # A database would put artifacts beside the working directory; a server knows its own place.
         local = (self._root / "mlflow-artifacts" / name).resolve().as_uri()
         place = None if self._uri.startswith(SERVED) else local

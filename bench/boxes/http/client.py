@@ -121,6 +121,9 @@ class Client:
             metadata = await self._patiently(lambda: self._get("{base}/v2/models/{model}"), patience)
             self._model = oip.model_of(metadata, f"model {self._box.model} of {box.base}")
             self._see_version(self._model.version)
+            if self._model.datatype == "UINT8" and box.inputs != "uint8":
+                told = f"model {self._box.model} of {box.base} takes images of 8 bits"
+                raise UsageError(f"{told}: wanted a YAML with inputs: uint8")
 
     async def _only_model(self, patience: float) -> str:
         listed = await self._patiently(lambda: self._get("{base}/v2/repository/index", "POST"), patience)

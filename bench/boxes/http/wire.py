@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.boxes.described import Endpoint
+from bench.boxes.described import PICTURES, Endpoint
 from bench.errors import UsageError
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -81,7 +81,7 @@ def as_sent(box: Endpoint, images: Tensor) -> np.ndarray[Any, Any]:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (box.mean, box.std))
     moved = ((images.cpu() * (high - low) + low) - mean) / std
     laid = moved if box.layout == "NCHW" else moved.permute(0, 2, 3, 1)
-    if box.images.encoding in ("png", "base64"):
+    if box.images.encoding in PICTURES:
         laid = (
             images.cpu().permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
         )  # as pictures are, whatever else is said

@@ -206,7 +206,7 @@ def _fingerprint(source: Source, folder: Path, *, anew: bool = False) -> str:
 
 @functools.cache
 def _readers_version() -> str:
-    return hashlib.sha256(Path(readers.__file__).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(readers.__file__).read_bytes() + str(RESULTS).encode()).hexdigest()
 
 
 def _root(source: Source, folder: Path) -> Path:
