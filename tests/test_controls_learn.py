@@ -8,8 +8,10 @@ import pytest
 from support import CPU
 
 from bench.boxes import recipes, teachers
-from bench.cells.cell import Cell, canonical_config
+from bench.cells.cell import Cell
 from bench.cells.run import run_cell
+from bench.grids import definition as grids
+from bench.grids.plan import runs_of
 from bench.tasks.table import TASKS, obstacle, task_of
 from budgets import Budget
 from results.curves import LEARNT
@@ -17,14 +19,28 @@ from results.store import read_json
 
 DATA = Path(os.environ.get("BENCH_DATA", "data"))
 ON_CPU = [name for name, task in TASKS.items() if not task.gpu and not task.dataset.endswith("32")]
+GRIDS = ("digits", "low-budget", "paper", "architectures")  # the first that has controls on a task
 QUERIES = {"digits": 1_000}
 ONE_ANSWER = 0.98  # a teacher that says the same of nearly all images has nothing to teach with them
 
 
-def learnt(root: Path, task: str, kind: str, teacher: str) -> dict[str, float]:
-    """The point of a control with the recipe that it ships with."""
+def controls(task: str) -> dict[str, tuple[str, str]]:
+    """Label -> method and config of the controls and of `real`, in the first grid that has them on the task."""
+    for grid in GRIDS:
+        found = {
+            run.label: (run.method, run.config)
+            for run in runs_of(grids.load(grid)[1])
+            if run.task == task and run.method in {"noise", "real"}
+        }
+        if found:
+            return found
+    raise AssertionError(f"no grid has controls on {task}")
+
+
+def learnt(root: Path, task: str, method: str, config: str, teacher: str) -> dict[str, float]:
+    """The point of a control as a grid has it."""
     budget = Budget(QUERIES.get(TASKS[task].dataset, 5_000))
-    cell = Cell(task, "noise", canonical_config("noise", {"kind": kind}), budget, 0, teacher)
+    cell = Cell(task, method, config, budget, 0, teacher)
     run_cell(cell, root, DATA, CPU)
     point: dict[str, float] = read_json(root / "cells" / cell.name() / "curve.json")[-1]
     return point
@@ -41,8 +57,8 @@ def test_controls_learn_the_labels_they_pay_for(task: str, tmp_path: Path, monke
     if kind != "digits":
         monkeypatch.setitem(recipes.RECIPES, kind, replace(recipes.RECIPES[kind], epochs=1))
     teacher = teachers.train(task_of(task), tmp_path, DATA, CPU, lambda _: None)
-    for noise in ("uniform", "multiscale", "shapes"):
-        point = learnt(tmp_path, task, noise, teacher.hash)
-        told = f"{noise}: agrees on {point['fitted']:.3f}, the commonest answer has {point['commonest']:.3f}"
+    for label, (method, config) in controls(task).items():
+        point = learnt(tmp_path, task, method, config, teacher.hash)
+        told = f"{label}: agrees on {point['fitted']:.3f}, the commonest answer has {point['commonest']:.3f}"
         beyond = point["fitted"] - point["commonest"]
         assert beyond >= LEARNT * (1 - point["commonest"]) or point["commonest"] > ONE_ANSWER, told

@@ -557,12 +557,16 @@ def test_before_the_meter_begins_to_count_nothing_is_answered_that_would_be_coun
 
 def test_a_message_is_what_was_packed_and_is_nobody_elses_memory() -> None:
     for numbers in (torch.rand(3, 2), torch.arange(4), torch.zeros(2, 3, dtype=torch.uint8), torch.rand(4, 3).T):
-        told, got = unpacked(packed({"why": "a\nb", "n": 1}, numbers))
+        message = packed({"why": "a\nb", "n": 1}, numbers)
+        told, got = unpacked(message)
         assert (told["why"], told["n"]) == ("a\nb", 1)
         assert got is not None
         assert got.dtype == numbers.dtype
         assert torch.equal(got, numbers)
-        got.zero_()  # it may be written to
+        got.add_(1)  # it may be written to
+        _, again = unpacked(message)
+        assert again is not None
+        assert torch.equal(again, numbers)
 
 
 def test_bytes_that_say_that_endlessly_many_follow_end_the_talk() -> None:
