@@ -79,7 +79,9 @@ def test_cells_run_while_the_teacher_of_others_is_trained(tmp_path: Path) -> Non
     last = Job("cell of that teacher", note, (file, "its cell"))
     events = local.execute(first, [Slot("cpu", 1)] * 2, more=lambda event: [last] * (event.job.key == "teacher"))
     ends = [event.job.key for event in events if event and event.kind == "done"]
-    assert ends[-1] == "cell of that teacher"
+    # The end of the first cell may be told after those of jobs of the other process, however late.
+    assert [key for key in ends if key != "cell"] == ["teacher", "cell of that teacher"]
+    assert ends.count("cell") == 1
     assert file.read_text().split("\n")[:3] == ["cell", "teacher", "its cell"]
 
 
