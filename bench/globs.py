@@ -13,6 +13,11 @@ T = TypeVar("T")
 BOUNDS = {"": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
+def parted(texts: Iterable[str] | None) -> list[str]:
+    """What an option says that is repeatable, or has commas."""
+    return [part for text in texts or [] for part in text.split(",")]
+
+
 def matches(axis: str, glob: str, *names: str) -> bool:
     """Whether the glob fits one of the names; a budget may also be bounded, as in `>=1M`."""
     if axis == "budget" and not any(mark in glob for mark in "*?["):

@@ -27,13 +27,9 @@ ONE_ANSWER = 0.98  # a teacher that says the same of nearly all images has nothi
 def controls(task: str) -> dict[str, tuple[str, str]]:
     """Label -> method and config of the controls and of `real`, in the first grid that has them on the task; the
     defaults, where none has."""
-    for grid in GRIDS:
-        found = {
-            run.label: (run.method, run.config)
-            for run in runs_of(grids.load(grid)[1])
-            if run.task == task and run.method in {"noise", "real"}
-        }
-        if found:
+    for grid in (grids.load(name)[1] for name in GRIDS):
+        runs = runs_of(grids.narrowed(grid, {"task": [task]})) if task in grid.tasks else []
+        if found := {run.label: (run.method, run.config) for run in runs if run.method in {"noise", "real"}}:
             return found
     defaults = {
         kind: ("noise", canonical_config("noise", {"kind": kind})) for kind in ("uniform", "multiscale", "shapes")

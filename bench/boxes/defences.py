@@ -13,16 +13,27 @@ import torch
 from torch import Tensor
 
 from bench.errors import UsageError
+from bench.tasks.table import Task, task_of
 
 SEED = 35_000  # of the numbers that tell images apart
 Ask = Callable[[Tensor], Tensor]
 
 
 def defended(ask: Ask, defence: str) -> Ask:
-    """The black box, float images N x C x H x W in [0, 1] -> probabilities N x K, with the defence between."""
+    """The black box, float images N x C x H x W in [0, 1] -> probabilities N x K, with the defence between, if any."""
+    if not defence:
+        return ask
     kind, strength = parse(defence)
     change = {"rounding": _rounded, "noise": _noised, "flips": _flipped}[kind]
     return lambda images: change(ask(images), images, strength)
+
+
+def defended_task(name: str) -> Task:
+    """The task of that name; UsageError for an unknown one, and for a defence that there is not."""
+    task = task_of(name)
+    if task.defence:
+        parse(task.defence)
+    return task
 
 
 def parse(defence: str) -> tuple[str, float]:

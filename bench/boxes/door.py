@@ -66,7 +66,7 @@ class OfNetwork:
 
     def __init__(self, network: nn.Module, task: Task) -> None:
         self._network, self._task = network, task
-        self._ask = defended(black_box(network), task.defence) if task.defence else black_box(network)
+        self._ask = defended(black_box(network), task.defence)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self._ask(images)

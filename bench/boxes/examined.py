@@ -164,9 +164,10 @@ def _examine_endpoint(
 ) -> Examined:
     begun = folder_of(task, root) / BEGUN
     earlier = read(begun, Examined) if begun.exists() else known
-    version, probe = _probed(box, task, root, earlier.asked if earlier else 0)
+    asked = earlier.asked if earlier else 0
+    version, probe = _probed(box, task, root, asked)
+    asked += PROBES
     told = _difference(earlier, version, probe) if earlier else None
-    asked = (earlier.asked if earlier else 0) + PROBES
     if known and earlier is known and not told:
         return replace(known, asked=asked)
     name = hash_of(box, f"{version} {probe}")

@@ -9,7 +9,7 @@ import torch
 from bench.boxes import teachers
 from bench.boxes.recipes import EXPECTED, kind_of, name_of
 from bench.errors import UsageError
-from bench.globs import matching
+from bench.globs import matching, parted
 from bench.provenance import set_precision
 from bench.tasks.data import sources
 from bench.tasks.table import TASKS, Task, obstacle, task_of
@@ -48,7 +48,7 @@ class Line:
 
 def choose(globs: Iterable[str], seeds: Iterable[int] = (0,)) -> dict[str, Task]:
     """The teachers, of those seeds, of all tasks that match; UsageError for a glob that matches none."""
-    wanted = [glob for text in globs for glob in text.split(",")] or ["*"]
+    wanted = parted(globs) or ["*"]
     names = matching("task", list(TASKS), wanted, lambda name: (name,))
     tasks = [task_of(name, seed) for name in names for seed in seeds]
     return {name_of(task): task for task in tasks}

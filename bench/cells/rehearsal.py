@@ -143,7 +143,7 @@ def _teacher(task: Task, root: Path, device: torch.device) -> Callable[[Tensor],
     else:
         network = teachers.untrained(task).eval().requires_grad_(False).to(device)
         network.std.fill_(1.0)
-    return defended(black_box(network), task.defence) if task.defence else black_box(network)
+    return defended(black_box(network), task.defence)
 
 
 def _images(method: str, budget: Budget, train: int, source: sources.Source, device: torch.device) -> Images | None:

@@ -9,6 +9,7 @@ from bench.cli.options import Foreign, Selection
 from bench.contract import plugins
 from bench.contract.plugins import Outside
 from bench.errors import UsageError
+from bench.globs import parted
 from bench.grids import definition
 from bench.grids.definition import Entry, Grid
 from bench.grids.plan import Planned, runs_of
@@ -49,7 +50,7 @@ def asked(selection: Selection, foreign: Foreign) -> Asked:
         plugins.load(attached)
         grid = grid.model_copy(update=_terms(attached))
     seeds = definition.parse_seeds(selection.seeds) if selection.seeds is not None else grid.seeds
-    answers = [text for given in selection.answers or [] for text in given.split(",") if "*" not in text]
+    answers = [text for text in parted(selection.answers) if "*" not in text]
     check_answers(answers)
     count = 1 if box else selection.teachers or grid.teachers
     extended = {
@@ -134,6 +135,6 @@ def load_outside(files: list[Path] | None, tasks: list[str] | None) -> tuple[Out
 
 def _entries(selection: Selection, foreign: Foreign) -> dict[str, Entry]:
     """An entry for each plugin, and for each installed method that is asked for by its name."""
-    named = [glob for text in selection.method or [] for glob in text.split(",")]
+    named = parted(selection.method)
     files = [file.stem for file in foreign.plugin or []]
     return {name: Entry() for name in [*files, *(name for name in plugins.installed() if name in named)]}

@@ -61,16 +61,12 @@ def _end(*_: object) -> None:
 
 def _named(given: str) -> "tuple[str, Task]":
     """The task with its name; UsageError for an unknown one, or an unknown defence."""
-    from bench.boxes import defences
+    from bench.boxes.defences import defended_task
     from bench.tasks import image_folder
-    from bench.tasks.table import task_of
 
     folders, names = image_folder.split([given])
     name = image_folder.register(folders[0]) if folders else names[0]
-    task = task_of(name)
-    if task.defence:
-        defences.parse(task.defence)
-    return name, task
+    return name, defended_task(name)
 
 
 def _teacher(given: str, task: "Task", machine: Machine) -> "tuple[Normalised, str]":
@@ -122,8 +118,8 @@ def _app(
     from bench.mirror.server import ENVIRONMENT
     from bench.tasks.data import sources
 
-    source, device, ask = sources.source_of(task.dataset), network.mean.device, black_box(network)
-    ask = defended(ask, task.defence) if task.defence else ask
+    source, device = sources.source_of(task.dataset), network.mean.device
+    ask = defended(black_box(network), task.defence)
     if protocol == "mlflow":
         if task.defence:
             raise UsageError(f"--protocol mlflow serves a network as it is: wanted oip2 with {name}")

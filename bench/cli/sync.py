@@ -21,5 +21,5 @@ def sync(run: RunName, out: Out = Path("runs"), mlflow: Tracking = None) -> None
             added = mirror.sync()
             mirror.log_report()
     except TrackingError as error:
-        raise UsageError(f"MLflow at {shown(uri)}: {error}") from error
+        raise UsageError(f"MLflow at {uri}: {error}") from error
     console_of().print(f"MLflow at {shown(uri)}: {added} cells added", markup=False)

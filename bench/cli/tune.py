@@ -49,13 +49,14 @@ def tune(
     from bench.cli import show
     from bench.cli.asked import load_outside
     from bench.cli.work import console_of
+    from bench.globs import parted
     from bench.mirror import default_uri
     from bench.tuning.study import Places, Terms, fixed_keys, study_of
 
     machine.without_slurm("bench tune")
     (outside, remarks), console = load_outside(plugin, task), console_of()
     show.remarks(console, remarks)
-    costs = tuple(cost for text in against or [] for cost in text.split(","))
+    costs = tuple(parted(against))
     terms = Terms(objective, proxy, held_out, seeds, sampler, costs, prune)  # type: ignore[arg-type]
     chosen, settings = _to_tune(method, task, budget, answers, grid, settings or [])
     machine.check_writable()

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from bench import strict_yaml
-from bench.boxes import defences
+from bench.boxes.defences import defended_task
 from bench.boxes.described import Answers
 from bench.errors import UsageError, one_line, unknown
-from bench.globs import matches, matching
-from bench.tasks.table import Task, task_of
+from bench.globs import matches, matching, parted
+from bench.tasks.table import task_of
 from budgets import Inputs, parse_queries
 
 SHIPPED = Path(__file__).with_name("shipped")
@@ -137,7 +137,7 @@ def _part(part: Part, above: tuple[str, ...], folder: Path) -> Grid:
     named = {"tasks": part.tasks, "budgets": part.budgets, "seeds": part.seeds, "teachers": part.teachers}
     replaced = {key: values for key, values in named.items() if values}
     for task in part.tasks:
-        _defended(task)
+        defended_task(task)
     without = {"description": part.description, "exclude": [*whole.exclude, *part.exclude]}
     return narrowed(whole, filters).model_copy(update={**without, **replaced})
 
@@ -147,7 +147,7 @@ def narrowed(grid: Grid, filters: Mapping[str, list[str]]) -> Grid:
 
     UsageError where one fits nothing.
     """
-    wanted = {axis: [glob for text in texts for glob in text.split(",")] for axis, texts in filters.items()}
+    wanted = {axis: parted(texts) for axis, texts in filters.items()}
     tasks, methods = grid.tasks, grid.methods
     if globs := wanted.get("task"):
         tasks = matching("task", tasks, globs, lambda task: (task,))
@@ -174,20 +174,12 @@ def _of_budgets(grid: Grid, globs: list[str]) -> Grid:
 
 def _checked(grid: Grid) -> Grid:
     """The grid; UsageError where an entry names a task that the grid has not."""
-    names = {name for task in grid.tasks for name in (task, _defended(task).dataset)}
+    names = {name for task in grid.tasks for name in (task, defended_task(task).dataset)}
     for entry in grid.methods.values():
         for glob in (*entry.tasks, *entry.where):
             if not matches("task", glob, *names):
                 raise unknown("task", glob, names)
     return grid
-
-
-def _defended(name: str) -> Task:
-    """The task; UsageError for a defence that there is not."""
-    task = task_of(name)
-    if task.defence:
-        defences.parse(task.defence)
-    return task
 
 
 def shipped() -> list[str]:

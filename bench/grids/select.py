@@ -5,7 +5,7 @@ from typing import Any
 
 from bench import strict_yaml
 from bench.errors import UsageError, unknown
-from bench.globs import matches, matching
+from bench.globs import matches, matching, parted
 from bench.grids.definition import Entry, Grid
 from bench.grids.plan import AXES, Planned, cut, names_on
 
@@ -32,7 +32,7 @@ def choose(runs: list[Planned], filters: Mapping[str, Iterable[str]], exclude: I
     """
     chosen = runs
     for axis, texts in filters.items():
-        globs = [glob for text in texts for glob in text.split(",")]
+        globs = parted(texts)
         if globs and axis == "budget":
             budgets = sorted({queries for run in chosen for queries in run.budgets})
             kept = set(matching(axis, budgets, globs, lambda queries: (str(queries),)))
