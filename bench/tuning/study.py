@@ -276,11 +276,8 @@ class JournalLock(JournalFileSymlinkLock):
 
 def _database(url: str) -> optuna.storages.BaseStorage:
     """A database shared by machines; UsageError where it does not answer."""
-    shown = url.rpartition("@")[2] if "@" in url else url  # without the password
     if url.startswith("sqlite"):
-        raise UsageError(
-            f"storage {shown}: SQLite loses workers that open it at once; without --storage it is a journal"
-        )
+        raise UsageError(f"storage {url}: SQLite loses workers that open it at once; without --storage it is a journal")
     try:
         return optuna.storages.RDBStorage(
             url,
@@ -291,8 +288,8 @@ def _database(url: str) -> optuna.storages.BaseStorage:
         )
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = (lines or [type(error).__name__])[0].replace(url, shown)
-        raise UsageError(f"storage {shown} cannot be reached: {reason[:200]}") from error
+        reason = (lines or [type(error).__name__])[0]
+        raise UsageError(f"storage {url} cannot be reached: {reason[:200]}") from error
 
 
 def _pruner(study: Study) -> optuna.pruners.BasePruner:
