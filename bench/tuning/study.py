@@ -23,7 +23,7 @@ from bench.cells.code import versions_of
 from bench.cells.exam import hold_out
 from bench.cells.run import AS_USUAL, How
 from bench.contract.plugins import Outside
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError, shown, unknown
 from bench.grids.plan import Planned
 from bench.tasks.table import task_of
 from budgets import Budget
@@ -288,8 +288,8 @@ def _database(url: str) -> optuna.storages.BaseStorage:
         )
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = (lines or [type(error).__name__])[0]
-        raise UsageError(f"storage {url} cannot be reached: {reason[:200]}") from error
+        reason = shown((lines or [type(error).__name__])[0])[:200]
+        raise UsageError(f"storage {url} cannot be reached: {reason}") from error
 
 
 def _pruner(study: Study) -> optuna.pruners.BasePruner:
